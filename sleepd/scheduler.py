@@ -35,8 +35,9 @@ from .daemon.status_view import older_result
 from .daemon.translation import decision_view, order_of, thresholds
 from .errors import Busy, ConfigError, NothingToDo, SleepdError, StateLocked, UsageError
 from .protocol.control import Check, GetStatus, Run
+from .protocol.decision_view import DecisionView
 from .protocol.given_thresholds import GivenThresholds
-from .protocol.status import DecisionView, RunResult, Status
+from .protocol.status import RunResult, Status
 from .store.legacy_formats import local_naive, read_scheduler_state
 from .store.state_lock import read_holder
 from .text.display import clean

@@ -23,6 +23,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from sleepd.protocol.checkpoint.base_identity import in_quantization
 from sleepd.protocol.evidence import (
     Collapse,
     Drift,
@@ -86,7 +87,7 @@ def report(
         for name in ("supervised_tokens", "adapter_changed", "losses_finite", "reload_matches")
     ]
     return Report(
-        base_fingerprint="base-1",
+        base_fingerprint=in_quantization("base-1", job.quantization if job else "none"),
         device="cpu",
         dtype="float32",
         trained=len(trained),

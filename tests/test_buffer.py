@@ -264,8 +264,13 @@ _RECORD = st.fixed_dictionaries({}, optional=dict.fromkeys(("id", "prompt", "res
 @settings(max_examples=200)
 @given(st.lists(_RECORD | _JSON, max_size=6))
 def test_any_list_is_counted_whole(records: list[Any]) -> None:
-    """Every record of a JSON array is used, repeated, or set aside."""
-    digest = digest_whole(json.dumps(records).encode())
+    """Every record of a JSON array is used, repeated, or set aside; where none has a known key, that is said once."""
+    try:
+        digest = digest_whole(json.dumps(records).encode())
+    except HalfWritten as error:
+        assert str(error).startswith("this looks like no format")
+        assert not any(isinstance(record, dict) and {"prompt", "response"} & record.keys() for record in records)
+        return
     assert len(digest.keys) + digest.skipped_total <= len(records)
     if digest.skipped_total == 0 and len({json.dumps(record) for record in records}) == len(records):
         assert len(digest.keys) == len(records)

@@ -70,6 +70,11 @@ def test_every_field_is_documented() -> None:
             "buffer.settle_seconds: expected less than buffer.patience_seconds",
             "fix",
         ),
+        (
+            '[model]\nquantization = "nf4"\n[serve]\nkind = "llama-router"',
+            'model.quantization: expected "none" with serve.kind = "llama-router"',
+            "fix",
+        ),
         ('[buffer]\npath = "/var/lib/sage-sleepd"', "buffer.path: expected files, not the state directory", "fix"),
         ('[sync]\nremote = "dropbox"', "sync.remote", "fix sync.remote"),
         ('[sync]\nremote = "--config=/x:"', "sync.remote", "fix sync.remote"),

@@ -32,7 +32,8 @@ from sleepd.protocol.control import (
     Show,
     Why,
 )
-from sleepd.protocol.status import BufferDetail, CycleDetail, DecisionView, RunResult
+from sleepd.protocol.decision_view import DecisionView
+from sleepd.protocol.status import BufferDetail, CycleDetail, RunResult
 from sleepd.store.checkpoints import verify
 from tests.agents import changed, config_for, experiences, unmet, write_buffer, write_config
 from tests.fakes import fake_interpreter

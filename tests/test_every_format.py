@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import math
+import re
 from random import Random
 from typing import Any
 
@@ -186,6 +187,47 @@ def test_unread_program_is_named_once(record: Any, name: str) -> None:
         digest_whole(json.dumps([record, record]).encode())
     assert str(raised.value).count(".") <= 4
     assert unread_program(record) == str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("record", "what"),
+    [
+        ({"event": "x", "payload": {}}, "a record with event, payload"),
+        ({"key with a text": 1, "role": "user"}, "a record with role"),
+        ([{"role": "user", "content": "Hi"}], "a record that is a list"),
+    ],
+)
+def test_unknown_records_are_named_once(record: Any, what: str) -> None:
+    """A file in which no record is of a known format is named in one sentence; beside a good record each is skipped."""
+    with pytest.raises(HalfWritten, match=f"like no format .*, {what}: "):
+        digest_whole(json.dumps([record] * 3).encode())
+    digest = digest_whole(json.dumps([record, SAMPLES["alpaca"][0], record]).encode())
+    assert (len(digest.keys), digest.skipped_total) == (2, 2)
+
+
+def test_record_of_another_format_is_skipped() -> None:
+    """Where the configuration names a format, a record of another one is skipped and not called unknown."""
+    found = understood(SAMPLES["alpaca"], ReadSettings(format="codex"))
+    assert found
+    assert all(isinstance(each, str) and each.endswith("codex, found alpaca") for each in found)
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        ('{\n"prompt": "a",\n"response": "b"\n}', ""),
+        ('{\n"a": 1\n}\n{\n"a": 2\n}', "one object a line (jq -c . FILE)"),
+        ('{\n"data": [{"a": 1}]\n}', "write the list alone (jq .data FILE)"),
+        ('{\n"data": ' + "9" * 5000 + "\n}", "an object with 'data'"),
+    ],
+)
+def test_indented_objects_are_explained(content: str, expected: str) -> None:
+    """One indented record of ours is read; of several values, and of a list in an object, the next step is named."""
+    if not expected:
+        assert len(digest_whole(content.encode()).keys) == 1
+        return
+    with pytest.raises(HalfWritten, match=re.escape(expected)):
+        digest_whole(content.encode())
 
 
 @pytest.mark.parametrize(

@@ -186,6 +186,7 @@ def test_nothing_unseen_is_nothing_to_do(trial: Trial) -> None:
     ("changes", "said"),
     [
         ({"base": "base-2"}, "another base"),
+        ({"base": "base-1:nf4"}, "measured with model.quantization = nf4, cycle 1 with none"),
         ({"lora_shape": "r8:all-linear"}, "found r8:all-linear"),
         ({"rank": 8}, "found r8 with alpha 16"),
     ],

@@ -43,9 +43,19 @@ def test_figures_are_the_status() -> None:
         'sage_sleepd_holdout_loss{model="champion"} 2.71',
         'sage_sleepd_state{state="idle"} 1.0',
         'sage_sleepd_last_cycle_phase_seconds{phase="training"} 131.0',
+        "sage_sleepd_last_cycle_energy_joules 60120.0",
         "sage_sleepd_cycles_judged_total 8.0",
     ):
         assert f"{line}\n" in text
+
+
+def test_lag_is_a_moment() -> None:
+    """Since when the oldest waits to be read and to be learned is in the figures; nothing waits: nothing is written."""
+    assert "since" not in "".join(line for line in metrics_text(scenes.MORNING).splitlines() if "buffer" in line)
+    late = msgspec.structs.replace(scenes.MORNING.buffer, unread_since=scenes.NOW, to_learn_since=scenes.NOW)
+    text = metrics_text(scenes.changed(scenes.MORNING, buffer=late))
+    for name in ("unread", "to_learn"):
+        assert f"sage_sleepd_buffer_{name}_since_timestamp_seconds {scenes.NOW.timestamp()!r}\n" in text
 
 
 def test_serving_figures_are_the_proof() -> None:

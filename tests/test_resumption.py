@@ -119,6 +119,12 @@ def test_changed_base_closes_suspended_cycle(stage: Stage) -> None:
     assert "base is now /models/other" in stage.play(newest).reason
 
 
+def test_changed_quantization_closes_suspended_cycle(stage: Stage) -> None:
+    """The same base in four bits is another one."""
+    stage.config = changed(stage.config, "model", quantization="nf4")
+    assert "quantization is now nf4, it began with none" in stage.play(newest).reason
+
+
 @pytest.mark.parametrize("damage", ["absent", "garbage", "other_cycle"])
 def test_unreadable_job_closes_it(stage: Stage, damage: str) -> None:
     """The staging directory is parsed like any outside input."""

@@ -208,6 +208,35 @@ def test_other_base_is_vetoed(stage: Stage) -> None:
     assert freed.startswith("Ready")
 
 
+def test_other_quantization_is_vetoed(stage: Stage) -> None:
+    """A champion of the unquantised base stops the cycles on the base in nf4 before a worker starts.
+
+    Its way out is the base itself; what is then trained was measured on nf4, and says so in the status.
+    """
+    stage.write(12)
+    stage.sleep()
+    stage.clock.advance(7 * 3600)
+    stage.write(20)
+    stage.config = changed(stage.config, "model", quantization="nf4")
+
+    async def scene(sleeper: OpenSleeper) -> list[str]:
+        reasons = [(await sleeper.refresh()).reason]
+        sleeper.rollback(0)
+        reasons.append((await sleeper.refresh()).reason)
+        return reasons
+
+    async def measured(sleeper: OpenSleeper) -> str:
+        champion = overview(sleeper.reader, next_check_at=None, config_path="").champion
+        assert champion is not None
+        return champion.quantization
+
+    blocked, freed = stage.play(scene)
+    assert blocked.startswith("Base model changed: cycle 1 was measured with model.quantization = none, and it is nf4")
+    assert freed.startswith("Ready")
+    assert stage.sleep().parent is None
+    assert stage.play(measured) == "nf4"
+
+
 def test_a_cancelled_cycle_is_discarded(stage: Stage) -> None:
     """Cancelling ends the worker, keeps nothing, is no error, and starts a cooldown instead of the same cycle again."""
     stage.write(12)

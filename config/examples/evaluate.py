@@ -8,9 +8,9 @@
     limits = ["accuracy >= 0.6", "mean_words >= parent - 20"]
 
 The worker starts this command for the champion and for the candidate. The last argument is the adapter's directory.
-There is no argument when the base model itself is evaluated. The environment names the base (``SLEEPD_BASE``) and the
-system prompt (``SLEEPD_SYSTEM_PROMPT``). The command prints one JSON object of numbers on standard output and ends
-with 0.
+There is no argument when the base model itself is evaluated. The environment names the base (``SLEEPD_BASE``), its
+quantization (``SLEEPD_QUANTIZATION``) and the system prompt (``SLEEPD_SYSTEM_PROMPT``). The command prints one JSON
+object of numbers on standard output and ends with 0.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import sys
 
 import torch
 from peft import PeftModel
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 
 QUESTIONS = {
     "What is the capital of Japan?": "tokyo",
@@ -29,13 +29,16 @@ QUESTIONS = {
     "What do bees make?": "honey",
 }
 """Questions that matter to you, and a word that must stand in the right answer."""
+NF4 = {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4", "bnb_4bit_use_double_quant": True}
+"""How the worker loads a base with model.quantization = "nf4"."""
 
 
 def main() -> None:
     """Ask every question and print the figures."""
     base, system_prompt = os.environ["SLEEPD_BASE"], os.environ["SLEEPD_SYSTEM_PROMPT"]
     tokenizer = AutoTokenizer.from_pretrained(base)
-    model = AutoModelForCausalLM.from_pretrained(base)
+    packed = {"quantization_config": BitsAndBytesConfig(**NF4)} if os.environ["SLEEPD_QUANTIZATION"] == "nf4" else {}
+    model = AutoModelForCausalLM.from_pretrained(base, **packed)
     if len(sys.argv) > 1:
         model = PeftModel.from_pretrained(model, sys.argv[1])
     model.eval()

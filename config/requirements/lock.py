@@ -43,7 +43,7 @@ def wanted(project: dict[str, Any]) -> dict[str, list[str]]:
         "web": extras["web"],
         "worker": worker,
         "llama": extras["llama"],
-        "test": [*worker, *extras["web"], *extras["llama"], *extras["test"]],
+        "test": [*worker, *extras["nf4"], *extras["web"], *extras["llama"], *extras["test"]],
     }
 
 

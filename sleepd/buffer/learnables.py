@@ -13,7 +13,7 @@ from .conversation import Conversation, SupervisedReply, supervised_replies
 from .experience import DEFAULT_SALIENCE, Experience, conversation_of, group_of, id_hash, parse
 from .formats.format import Format, NotRead, SessionReader
 from .formats.known_formats import format_of
-from .formats.unread import unread_program
+from .formats.unread import unknown_record, unread_program
 from .rating_names import rating_of
 from .said_before import SaidBefore
 
@@ -80,6 +80,8 @@ class Learnable:
         return one if one.salience == self.salience else msgspec.structs.replace(one, salience=self.salience)
 
 
+MOST_HELD: Final = 1000
+"""Records of no format that are held back at the beginning of a file: where no other follows, it is named as one."""
 _UNFORESEEN: Final = (TypeError, ValueError, LookupError, AttributeError, RecursionError)
 """What a reader raises on values that nobody thought of: the record is skipped, and the others are read."""
 
@@ -107,6 +109,10 @@ class Learnables:
         self._has_found = has_found
         self._unread: tuple[str, str] | None = None
         """The position of the first record of a program that is not read, and the sentence that names it once."""
+        self._unknown = ""
+        """Of a file in which every record so far is of no format: the sentence that names the first."""
+        self._has_known = has_found
+        """A record was of some format, or is no JSON."""
 
     @property
     def has_session(self) -> bool:
@@ -117,12 +123,21 @@ class Learnables:
         """What can be learned, each with its position; the reason for a record that cannot be read.
 
         Raises:
-            HalfWritten: the records are of a program that is not read.
+            HalfWritten: all records are of a program that is not read, or of no format.
         """
+        held: list[tuple[str, str]] = []
         for position, record in records:
             for found in self._of_record(position, record):
+                if not self._has_known and isinstance(found, str) and len(held) < MOST_HELD:
+                    held.append((position, found))
+                    continue
+                yield from held
+                held.clear()
                 self._has_found = self._has_found or not isinstance(found, str)
                 yield position, found
+        if not self._has_known and self._unknown:
+            raise HalfWritten(self._unknown)
+        yield from held
         for position, session in self._sessions.values():
             for found in self._of_conversations(session.conversations):
                 yield position, found
@@ -133,10 +148,19 @@ class Learnables:
 
     def _of_record(self, position: str, record: Any) -> Iterator[Learnable | str]:
         if isinstance(record, NoJson):
+            self._has_known = True
             yield str(record)
             return
         known = self._format(record) if isinstance(record, Mapping) else None
-        if known is None:
+        other = format_of(record) if known is None and isinstance(record, Mapping) else None
+        unknown = "" if known or other else unknown_record(record)
+        self._unknown = self._unknown or unknown
+        self._has_known = self._has_known or not unknown
+        if unknown:
+            yield unknown
+        elif other is not None and self._settings.format != OWN:
+            yield f"expected the format {self._settings.format}, found {other.name}"
+        elif known is None:
             yield from self._own(position, record)
         elif known.session is not None:
             try:

@@ -25,6 +25,7 @@ NULS_LEFT_BY: Final = (
     "left by a crash or by a log rotation that truncates the file under its writer (copytruncate): rotate by rename, "
     "or let the agent append (mode 'a')"
 )
+_ONE_A_LINE: Final = ": more than one value stands in it; write an array, or one object a line (jq -c . FILE)"
 _LINES_EXAMINED: Final = 20
 _NAME: Final = 60
 """Characters of a key's name in a reason."""
@@ -32,6 +33,8 @@ _BOM: Final = b"\xef\xbb\xbf"
 _WIDE_BOMS: Final = (b"\xff\xfe", b"\xfe\xff")
 _FIRST_KEY: Final = re.compile(rb'\{\s*"(\w+)"\s*:')
 _EXPERIENCE_KEYS: Final = frozenset({b"id", b"prompt", b"response", b"salience", b"session", b"phase", b"timestamp"})
+_OWN_TEXTS: Final = frozenset({"prompt", "response", "completion"})
+_PLAIN_NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,39}")
 _LISTED: Final = re.compile(rb'"experiences"\s*:\s*\[')
 _STRUCTURE: Final = re.compile(rb'"(?:[^"\\]++|\\.)*+"?|[\[\]{},]', re.DOTALL)
 """Strings as a whole, so that what is in them is not taken for structure. One without an end is taken whole too, and
@@ -157,10 +160,13 @@ def _record_of_another(data: bytes, raw: Any) -> dict[str, Any]:
         HalfWritten: it is none.
     """
     whole = _decoded(data) if isinstance(raw, dict) and "experiences" not in raw else None
-    if isinstance(whole, dict) and (format_of(whole) or unread_program(whole)):
+    if isinstance(whole, dict) and (format_of(whole) or unread_program(whole) or not _OWN_TEXTS.isdisjoint(whole)):
         return whole
     names = ", ".join(name[:_NAME] for name in list(raw)[:5]) if isinstance(raw, dict) else type(raw).__name__
-    raise HalfWritten(f"expected a list of experiences, found an object with {names!r}")
+    known = whole if isinstance(whole, dict) else {}
+    lists = [name for name, value in known.items() if isinstance(value, list) and _PLAIN_NAME.fullmatch(name)]
+    step = f": write the list alone (jq .{lists[0]} FILE)" if lists else ""
+    raise HalfWritten(f"expected a list of experiences, found an object with {names!r}{step}")
 
 
 def _one_by_one(data: bytes, form: str) -> list[msgspec.Raw]:
@@ -200,7 +206,8 @@ def _tolerantly(data: bytes, form: str) -> Any:
     try:
         return json.loads(data.decode("utf-8", "surrogateescape"))
     except json.JSONDecodeError as error:
-        raise HalfWritten(f"not whole: {error}"[:200]) from None
+        step = _ONE_A_LINE if error.msg == "Extra data" else ""
+        raise HalfWritten(f"not whole: {error}"[:200] + step) from None
     except (ValueError, RecursionError):  # one more is too deep, or has a number of more than 4,300 digits
         return _one_by_one(data, form)
 

@@ -66,8 +66,9 @@ class BundleHeader(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     cycle: Annotated[int, Meta(ge=1, le=10**9)]
     """The sender's number; it says nothing about the cycles of the machine that receives it."""
     created_at: _Short
-    base_fingerprint: Annotated[str, Meta(pattern=r"^[0-9A-Za-z+-]{1,200}\Z")]
-    """Of the base's weights, and of its configuration, tokenizer and chat template; see ``base_identity``."""
+    base_fingerprint: Annotated[str, Meta(pattern=r"^[0-9A-Za-z:+-]{1,200}\Z")]
+    """Of the base's weights and their quantization, and of its configuration, tokenizer and chat template; see
+    ``base_identity``."""
     lora_shape: _Short
     strategy: _Short
     members: tuple[Member, ...]

@@ -20,7 +20,7 @@ from sleepd.errors import ConfigError
 from .limits import parse_limit
 from .reporting_config import EVENTS
 from .schema import SAFETY_GATES, Config
-from .serve_config import incomplete, is_url
+from .serve_config import WITHOUT_PACKED_BASES, incomplete, is_url
 from .strategies import STRATEGIES
 
 MAX_SOCKET_PATH_BYTES = 107
@@ -79,6 +79,9 @@ def refuse_contradictions(config: Config, origins: Mapping[str, str]) -> None:
         refuse("sync.remote", "either it or sync.directory", config.sync.remote, other="sync.directory")
     for key, expected, found in incomplete(config.serve):
         refuse(key, expected, found, other="serve.kind")
+    if config.model.quantization != "none" and config.serve.kind in WITHOUT_PACKED_BASES:
+        expected = f'"none" with serve.kind = "{config.serve.kind}", whose engine runs no base in another form'
+        refuse("model.quantization", expected, config.model.quantization, other="serve.kind")
     state = os.path.realpath(config.state.directory)
     for path in config.buffer.paths:
         place = os.path.realpath(path)

@@ -39,6 +39,14 @@ class ModelConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     system_prompt: Annotated[
         str, Meta(description="The system prompt that the agent runs with; empty: the model's own default.")
     ] = ""
+    quantization: Annotated[
+        Literal["none", "nf4"],
+        Meta(
+            description='"nf4" keeps the base\'s linear layers in four bits, in about a quarter of the memory that '
+            'bfloat16 takes; "none": as they are. It needs bitsandbytes (sleepctl doctor). Each cycle then trains and '
+            "measures on that base, and the agent must run the same. Another value is another base: sleepctl rebase."
+        ),
+    ] = "none"
 
 
 class TrainingConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

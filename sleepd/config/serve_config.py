@@ -12,6 +12,8 @@ import msgspec
 from msgspec import Meta
 
 Kind = Literal["", "llama-router", "llama-restart", "vllm", "peft", "merged", "command"]
+WITHOUT_PACKED_BASES = ("llama-router", "llama-restart", "merged")
+"""Kinds whose engines run no base whose layers are packed as ``model.quantization`` has it."""
 INI_FILE = "llama-server.ini"
 ENVIRONMENT_FILE = "llama-server.env"
 LORA_VARIABLE = "SAGE_SLEEPD_LORA"

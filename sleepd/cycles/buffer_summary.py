@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import datetime
 from pathlib import Path
 
 from sleepd.buffer.learnables import read_settings
@@ -12,12 +13,13 @@ from sleepd.clock import Clock
 from sleepd.config.buffer_config import BufferConfig
 from sleepd.config.schema import Config
 from sleepd.errors import BufferUnreadable, CheckpointInvalid
-from sleepd.policy.selecting.selection import Counts, Excluded, Known, count
+from sleepd.policy.selecting.selection import Counts, count, count_and_list
 from sleepd.quarantine.keeper import QuarantineKeeper
 from sleepd.store.sqlite.ledger import Ledger
 
 from .alarms import Alarms
 from .history import PastCycles
+from .longest_waiting import LongestWaiting
 from .rated_down_keeper import RatedDownKeeper
 
 
@@ -35,9 +37,12 @@ class Intake:
         self.rated_down = RatedDownKeeper(Path(config.state.directory))
         self._alarms = alarms
         self.counts = Counts(total=0, new=0, eligible=0, unlearned=0, held_out=0)
+        self._waiting = LongestWaiting(self.quarantine.screenings)
         self._counted: tuple[object, ...] = (None, None, None, None)
         self.unreadable: BufferUnreadable | None = None
         """Why the file could not be read when it was last read; None: it could."""
+        self.unread_since: datetime | None = None
+        """Since when the counts are not those of the file as it is; None: they are."""
 
     @property
     def view(self) -> View:
@@ -57,8 +62,17 @@ class Intake:
         self.quarantine.handle_personal_data(config.quarantine.personal_data)
         self._config = config
 
+    @property
+    def to_learn_since(self) -> datetime | None:
+        """Since when the experience waits that has waited longest to be learned; None: nothing waits."""
+        return self._waiting.since
+
     async def read(self) -> None:
         """Read the file and count; a file that cannot be read leaves the counts as they are."""
+        await self._read()
+        self.unread_since = (self.unread_since or self._clock.now()) if self.problem else None
+
+    async def _read(self) -> None:
         try:
             view = await self.buffer.read()
         except BufferUnreadable as error:
@@ -86,7 +100,8 @@ class Intake:
             return
         # In a thread: a hundred thousand experiences take a while, and the loop must turn.
         excluded = await self.quarantine.excluded(view, known, min_salience)
-        self.counts = await asyncio.to_thread(self._count, view, known, min_salience, excluded)
+        self.counts, unlearned = await asyncio.to_thread(count_and_list, view, known, min_salience, excluded)
+        await self._waiting.follow(unlearned)
         self._counted = basis
 
     async def quarantine_said_under(self, cycle: int) -> int:
@@ -104,10 +119,6 @@ class Intake:
         """The counts under another threshold."""
         view, known = self.view, self._history.known()
         excluded = self.quarantine.excluded_at_once(view, known, min_salience)
-        return self._count(view, known, min_salience, excluded)
-
-    @staticmethod
-    def _count(view: View, known: Known, min_salience: float, excluded: Excluded) -> Counts:
         return count(view, known=known, min_salience=min_salience, excluded=excluded)
 
     def _open(self, settings: BufferConfig, served_as: str) -> ExperienceBuffer:

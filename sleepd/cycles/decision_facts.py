@@ -101,7 +101,7 @@ class FactFinding:
             unjudged_in_a_row=len(unjudged),
             last_ending=unjudged[0].state if unjudged else "",
             free_megabytes=shutil.disk_usage(self._directory).free // 10**6,
-            base_changed=self._fit.base_changed(config.model.base),
+            base_changed=self._fit.base_changed(config.model),
             gpu_problem=self._gpu.problem(config.worker.gpu_lock),
             buffer_problem=self._intake.problem,
             new_salience=counts.new_salience,

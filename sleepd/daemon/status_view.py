@@ -17,6 +17,7 @@ from sleepd.files import replace_file
 from sleepd.policy.timing import triggers
 from sleepd.policy.timing.simulation import Look
 from sleepd.protocol.answers import WrittenCycles
+from sleepd.protocol.checkpoint.base_identity import quantization_of
 from sleepd.protocol.conversion import converted
 from sleepd.protocol.deployment.serve_messages import ServedState
 from sleepd.protocol.job import Report
@@ -101,6 +102,7 @@ def _sentence(reader: ReadModel, state: str) -> str:
 
 def _buffer(reader: ReadModel) -> BufferStatus:
     view, counts = reader.buffer.view, reader.buffer.counts
+    unread_since, to_learn_since = reader.buffer.waits_since
     return BufferStatus(
         path=reader.config.buffer.path_text,
         form=view.form,
@@ -116,6 +118,8 @@ def _buffer(reader: ReadModel) -> BufferStatus:
         personal_data=reader.config.quarantine.personal_data,
         read_at=view.read_at,
         problem=reader.buffer.problem,
+        unread_since=unread_since,
+        to_learn_since=to_learn_since,
     )
 
 
@@ -139,6 +143,7 @@ def _champion(reader: ReadModel) -> Champion | None:
         holdout_before=record.holdout_before,
         holdout_after=record.holdout_after,
         held_out=report.held_out if report else 0,
+        quantization=quantization_of(report.base_fingerprint) if report else "",
         is_thin=record.is_thin,
         is_on_probation=reader.is_on_probation(cycle),
         comparison=compared[0] if compared else None,

@@ -15,8 +15,9 @@ from sleepd.policy.timing.triggers import Decision, Policy, Thresholds
 from sleepd.protocol.answers import Learned, LearnedText, SimulatedSleepView, SimulatedView
 from sleepd.protocol.control import Run
 from sleepd.protocol.conversion import converted
+from sleepd.protocol.decision_view import ConditionView, DecisionView, VetoView
 from sleepd.protocol.given_thresholds import GivenThresholds, GivenTriggers
-from sleepd.protocol.status import ConditionView, DecisionRecord, DecisionView, VetoView
+from sleepd.protocol.status import DecisionRecord
 from sleepd.store.sqlite.ledger_rows import RecordedDecision
 
 

@@ -8,9 +8,10 @@ import msgspec
 
 from sleepd.clock import Moment
 
+from .decision_view import DecisionView
 from .deployment.serve_messages import ServedSpan
 from .job import Role
-from .status import SCHEMA, CycleSummary, DecisionRecord, DecisionView
+from .status import SCHEMA, CycleSummary, DecisionRecord
 from .verdict import Figure
 
 

@@ -77,6 +77,8 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     """Where safetensors copies of converted models and the base's cached answers stand."""
     cache_directory: str = ""
     """The hub cache; empty: the library's default place."""
+    quantization: Literal["none", "nf4"] = "none"
+    """What the base's linear layers are quantised to while they are loaded."""
     expected_base: str = ""
     """Fingerprint of the base the parent was trained on; empty: any."""
     parent: str = ""
@@ -196,6 +198,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True, tag="report"):
     base_fingerprint: str
     device: str
     dtype: str
+    """What was computed in, and what the base was quantised to: ``bfloat16``, or ``bfloat16, base in nf4``."""
     trained: int
     replayed: int
     held_out: int
@@ -228,6 +231,9 @@ class Report(msgspec.Struct, frozen=True, kw_only=True, tag="report"):
     """Of the device that the model was on; on a GPU what its allocator held, without the context of the driver."""
     host_memory_bytes: Annotated[int, msgspec.Meta(ge=0, le=2**62)] | None = None
     """Of the worker's process; None: an older worker did not tell."""
+    energy_joules: Annotated[float, msgspec.Meta(ge=0)] | None = None
+    """What the GPU drew from the base being loaded to the end, by its own count; other processes on it are included.
+    None: not measured, as on a CPU."""
     lora_shape: str
     """Rank and modules in one word, such as ``r16:down_proj,…``; two adapters of unequal shape are two lineages."""
     stopping: int = 0

@@ -48,10 +48,15 @@ def _buffer(status: Status) -> list[str]:
         "unscreened": buffer.unscreened,
         "personal": buffer.personal,
     }
-    read = None if buffer.read_at is None else buffer.read_at.timestamp()
+    read, unread, waiting = (
+        None if moment is None else moment.timestamp()
+        for moment in (buffer.read_at, buffer.unread_since, buffer.to_learn_since)
+    )
     return [
         _each("experiences", "Experiences of the buffer by kind.", "kind", kinds),
         _one("buffer_read_timestamp_seconds", "When the buffer was last read.", read),
+        _one("buffer_unread_since_timestamp_seconds", "Since when the buffer cannot be read.", unread),
+        _one("buffer_to_learn_since_timestamp_seconds", "Since when the oldest experience to learn waits.", waiting),
         _one("buffer_problem", "1 while the buffer cannot be read.", bool(buffer.problem)),
     ]
 
@@ -128,6 +133,7 @@ def _of_report(report: Report) -> list[str]:
     return [
         _each("last_cycle_phase_seconds", "Wall time of the newest measured cycle by phase.", "phase", report.seconds),
         _one("last_cycle_tokens", "Tokens of its training.", report.tokens),
+        _one("last_cycle_energy_joules", "What its GPU drew, other processes on it included.", report.energy_joules),
         _one("last_cycle_peak_memory_bytes", "Peak memory of its worker.", report.peak_memory_bytes),
     ]
 

@@ -14,39 +14,12 @@ from sleepd.clock import Moment
 
 from .chat_example import ChatExample
 from .checkpoint.origin import Origin
+from .decision_view import DecisionView
 from .deployment.serve_messages import ServedSpan, ServedState
 from .job import Progress, Report
 from .verdict import AddedMetric, Comparison, Verdict
 
 SCHEMA = 1
-
-
-class ConditionView(msgspec.Struct, frozen=True, kw_only=True):
-    """One of the conditions for a sleep, with its figures."""
-
-    name: str
-    is_met: bool
-    found: float | None
-    """None where there is nothing to compare yet (no sleep so far)."""
-    required: float
-    text: str
-
-
-class VetoView(msgspec.Struct, frozen=True, kw_only=True):
-    """Something that keeps a due sleep from starting."""
-
-    name: str
-    text: str
-
-
-class DecisionView(msgspec.Struct, frozen=True, kw_only=True):
-    """Whether to sleep now, and why. ``due``: the three conditions hold; ``should_sleep``: and nothing vetoes."""
-
-    should_sleep: bool
-    due: bool
-    reason: str
-    conditions: list[ConditionView]
-    vetoes: list[VetoView]
 
 
 class SkippedRecordView(msgspec.Struct, frozen=True, kw_only=True):
@@ -82,6 +55,9 @@ class BufferStatus(msgspec.Struct, frozen=True, kw_only=True):
     read_at: Moment | None = None
     problem: str = ""
     """Why the last good view is shown instead of the file as it is now; empty: it is current."""
+    unread_since: Moment | None = None
+    to_learn_since: Moment | None = None
+    """Since when there is that problem, and since when the oldest experience waits to be learned; None: not at all."""
 
 
 class BufferMoment(msgspec.Struct, frozen=True, kw_only=True):
@@ -156,6 +132,7 @@ class CycleSummary(msgspec.Struct, frozen=True, kw_only=True):
     has the limits."""
     loops: int | None = None
     """Of its replies to the probe prompts, those that run in a loop."""
+    energy_joules: float | None = None
     is_thin: bool = False
     """Judged on fewer than eight held-out experiences."""
     is_on_probation: bool = False
@@ -220,6 +197,8 @@ class Champion(msgspec.Struct, frozen=True, kw_only=True):
     """Put in use although the evidence was open, and later experiences have not decided yet."""
     comparison: Comparison | None = None
     """With the one before it, on experiences that came later; None: not compared yet."""
+    quantization: str = ""
+    """What the base was quantised to when it was measured, ``none`` or ``nf4``; empty: nobody recorded it."""
     new_lineage: str = ""
     """Why the next cycle starts from the base and does not continue it; empty: it continues it."""
     origin: Origin | None = None
@@ -320,7 +299,6 @@ class QuarantineList(msgspec.Struct, frozen=True, kw_only=True):
     personal: dict[str, int] = {}
     """Of each kind of personal data, how many experiences of the buffer hold some."""
     personal_data: Literal["keep", "mask", "set_aside"] = "keep"
-    """What is done with those."""
     schema: int = SCHEMA
 
 
@@ -344,8 +322,7 @@ class RunResult(msgspec.Struct, frozen=True, kw_only=True):
     reason: str
     cycle: int | None = None
     summary: CycleSummary | None = None
-    """Set when it was waited for."""
     older: dict[str, Any] | None = None
-    """Set when it was waited for: the result in the older scheduler's words."""
+    """Both are set when it was waited for; this one in the older scheduler's words."""
     undo: str = ""
     schema: int = SCHEMA

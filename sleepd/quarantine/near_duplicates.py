@@ -135,7 +135,7 @@ def sketch(experience: Experience) -> bytes:
 
 def _smallest(words: list[str], start: int) -> array[int]:
     width = min(SHINGLE_WORDS, len(words))
-    shingles = set(map(" ".join, zip(*(words[place:] for place in range(width)), strict=False)))
+    shingles = map(" ".join, zip(*(words[place:] for place in range(width)), strict=False))
     # The checksum alone is no hash: neighbouring texts have neighbouring sums (Fibonacci hashing, Knuth vol. 3, 6.4).
     hashes = {(zlib.crc32(shingle.encode(), start) * _MIX) & _MASK for shingle in shingles}
     return array("I", sorted(hashes)[:SKETCH])

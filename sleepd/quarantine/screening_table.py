@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from datetime import datetime
 from typing import Any, Final
 
@@ -72,6 +72,13 @@ class Screenings:
         """When it was screened."""
         row = self._db.execute("SELECT at FROM screenings WHERE key=?", (signed(key),)).fetchone()
         return datetime.fromisoformat(row[0]) if row else None
+
+    def earliest(self, keys: Collection[int]) -> list[tuple[int, datetime]]:
+        """Of these (at most a thousand) the one that was screened first, and when; empty: none was."""
+        places = ",".join("?" * len(keys))
+        query = f"SELECT key, at FROM screenings WHERE key IN ({places}) ORDER BY at LIMIT 1"  # noqa: S608
+        rows = self._db.execute(query, tuple(map(signed, keys)))
+        return [(unsigned(key), datetime.fromisoformat(at)) for key, at in rows]
 
     def record(self, found: Sequence[Screened], *, at: datetime) -> None:
         """Keep what was found; an experience whose text changed is replaced."""

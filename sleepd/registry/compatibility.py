@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from sleepd.config.schema import Config
+import contextlib
+
+from sleepd.config.schema import Config, ModelConfig
 from sleepd.config.strategies import adapter_shape, find_strategy
+from sleepd.errors import CheckpointInvalid
+from sleepd.protocol.checkpoint.base_identity import quantization_of
 from sleepd.protocol.job import Failure
 from sleepd.protocol.strategy import Strategy
 from sleepd.store.checkpoints import Checkpoints, Manifest, read_manifest
@@ -32,10 +36,21 @@ class Fit:
         """The operator activated another champion."""
         self._ledger.set_note(BASE_CHANGED, None)
 
-    def base_changed(self, base: str) -> str:
+    def base_changed(self, model: ModelConfig) -> str:
         """Why the champion belongs to another base; empty: as far as is known it belongs to this one."""
-        noted = self._noted(BASE_CHANGED, base)
+        noted = self._noted(BASE_CHANGED, model.base) or self._other_quantization(model.quantization)
         return f"{noted} (sleepctl rebase starts anew from the base)" if noted else ""
+
+    def _other_quantization(self, configured: str) -> str:
+        with contextlib.suppress(CheckpointInvalid):  # the planning of a cycle says so
+            champion = self._checkpoints.champion()
+            if champion is None or champion in self._checkpoints.adopted():
+                return ""
+            fingerprint = read_manifest(self._checkpoints.promoted_path(champion)).base_fingerprint
+            measured = quantization_of(fingerprint)
+            if measured != configured:
+                return f"cycle {champion} was measured with model.quantization = {measured}, and it is {configured} now"
+        return ""
 
     def unfit(self, base: str) -> str:
         """Why an adopted champion, of which only its shape was known, does not fit the base; empty: it may."""

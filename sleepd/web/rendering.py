@@ -36,7 +36,9 @@ def environment() -> Environment:
         duration=wording.duration,
         count=wording.count,
         size=wording.size,
+        energy=wording.energy,
         number=number,
+        signed=signed,
         cut=cut,
         utc=utc,
         spaced=spaced,
@@ -58,6 +60,11 @@ def static(name: str) -> bytes:
 def number(value: float | None, digits: int = 3) -> str:
     """A figure; a dash where it was not measured."""
     return wording.MISSING if value is None else f"{value:.{digits}g}".replace("-", "−")
+
+
+def signed(value: float | None) -> str:
+    """A difference with its sign; a dash where it is not known."""
+    return wording.MISSING if value is None else f"{value:+.3g}".replace("-", "−")
 
 
 def utc(moment: datetime) -> str:

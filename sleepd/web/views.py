@@ -22,7 +22,7 @@ MOST_CYCLES = 80
 """Of one timeline: the page stays below 150 kB."""
 WORDS = 200
 """Characters that can be searched for."""
-EARLIER, LATER = 150, 50
+EARLIER, LATER = 80, 20
 """Cycles before and after one that are searched for its lineage."""
 TEXTS = 50
 """Experiences whose text stands on the page of a cycle."""
@@ -99,7 +99,7 @@ def buffer(site: Site, request: Request) -> Response:
     detail, now = site.daemon.ask(Buffer(moments=buffer_values.MOMENTS), BufferDetail), site.clock.now()
     words = request.query_params.get("search", "")[:WORDS]
     found = site.daemon.ask(Search(words=words, limit=TEXTS), FoundTexts) if words else None
-    return site.page(request, "buffer.html", now=now, words=words, found=found, **buffer_values.values(detail))
+    return site.page(request, "buffer.html", now=now, words=words, found=found, **buffer_values.values(detail, now))
 
 
 def quarantine(site: Site, request: Request) -> Response:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 import msgspec
 
+from sleepd.protocol.checkpoint.base_identity import UNQUANTISED, quantization_of
 from sleepd.protocol.evidence import ChatContract, Drift, Evidence, LossPair, Probation, Relevance, TrainedLoss
 from sleepd.protocol.job import Job, Notice, Reply, Report, TrainingCheck, TrainingExample
 
@@ -135,6 +136,7 @@ class Setting:
     seconds: dict[str, float]
     notices: list[Notice]
     peak: Peak
+    energy_joules: float | None
 
 
 @dataclass
@@ -154,12 +156,11 @@ class Finished:
 def make_report(cycle: Finished) -> Report:
     """All figures of one cycle."""
     setting, encoded, training = cycle.setting, cycle.encoded, cycle.training
-    trainable = {one.id for one in encoded.trained}
-    learned = [example for example in cycle.examples.to_train if example.id in trainable]
+    learned = _learned(cycle)
     return Report(
         base_fingerprint=setting.fingerprint,
         device=setting.device.description,
-        dtype=str(setting.device.dtype).removeprefix("torch."),
+        dtype=_computed_in(setting),
         trained=sum(example.role == "train" for example in learned),
         replayed=sum(example.role == "replay" for example in learned),
         held_out=len(encoded.held_out),
@@ -185,12 +186,24 @@ def make_report(cycle: Finished) -> Report:
         tokens_per_second=training.tokens_per_second,
         peak_memory_bytes=setting.peak.device,
         host_memory_bytes=setting.peak.host,
+        energy_joules=setting.energy_joules,
         lora_shape=cycle.proof.lora_shape,
         stopping=len(encoded.stopping),
         kept_step=training.kept_step,
         evidence=_evidence(cycle),
         chat=setting.chat,
     )
+
+
+def _computed_in(setting: Setting) -> str:
+    quantization = quantization_of(setting.fingerprint)
+    dtype = str(setting.device.dtype).removeprefix("torch.")
+    return dtype if quantization == UNQUANTISED else f"{dtype}, base in {quantization}"
+
+
+def _learned(cycle: Finished) -> list[TrainingExample]:
+    trainable = {one.id for one in cycle.encoded.trained}
+    return [example for example in cycle.examples.to_train if example.id in trainable]
 
 
 def _replies(cycle: Finished) -> list[Reply]:

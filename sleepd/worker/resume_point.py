@@ -53,6 +53,8 @@ class Position(msgspec.Struct, frozen=True, kw_only=True):
     seconds: dict[str, float]
     """Wall time by phase so far."""
     peak: Peak = Peak()
+    energy_joules: float | None = None
+    """What the GPU drew so far; None: it was not measured."""
     digest: str = ""
     """sha256 over the names and the bytes of all tensors."""
 

@@ -63,6 +63,7 @@ from .measure import Measurer
 from .model.adapted_layers import adapted_norm, expert_counts
 from .model.adapter import adapter_tensors, put_weights, restart_adapter, save_adapter, shape, use_saved_adapter
 from .model.device import room_of
+from .model.gpu_energy import EnergyCounter
 from .model.inspect_base import most_positions
 from .model.loading import Loaded, load
 from .model.losses import Reference
@@ -120,6 +121,7 @@ def _run_on(job: Job, examples: list[TrainingExample], channel: Channel) -> Repo
 class _Cycle:
     _evaluator: LossEvaluator
     """Of the loaded base."""
+    _energy: EnergyCounter
 
     def __init__(self, job: Job, examples: list[TrainingExample], channel: Channel) -> None:
         self._job = job
@@ -130,6 +132,7 @@ class _Cycle:
         self._examples = SplitExamples(to_train=to_train, to_hold_out=judging, to_stop=stopping)
         self._phases = Phases(channel)
         self._earlier_peak = Peak()
+        self._earlier_energy: float | None = 0.0
         self._limits = MemoryLimits(job.strategy.micro_batch_tokens, job.strategy.max_tokens, channel)
 
     def run(self) -> Report:
@@ -137,6 +140,7 @@ class _Cycle:
         with phases.enter("loading"), self._channel.loading():
             loaded = load(self._job, self._channel)
             point = self._resume_point(loaded)
+        self._energy = EnergyCounter(loaded.device.torch_device, self._earlier_energy)
         beat_at_each_layer(loaded.model, self._channel.beat)
         self._tell_of_the_job()
         phases.device = loaded.device.description
@@ -163,9 +167,19 @@ class _Cycle:
         losses = [*before.base.values(), *before.parent.values(), *after.losses.values()]
         checks.append(loss_evaluator.require_finite([one.total for one in losses] + training.epoch_losses))
         proof = Proof(checks, shape(adapter_tensors(loaded.model)))
-        peak, notices = self._peak(loaded), self._channel.notices
-        setting = Setting(loaded.fingerprint, loaded.device, loaded.contract, phases.seconds, notices, peak)
+        setting = self._setting(loaded)
         return make_report(Finished(self._job, self._examples, setting, encoded, before, training, after, proof))
+
+    def _setting(self, loaded: Loaded) -> Setting:
+        return Setting(
+            fingerprint=loaded.fingerprint,
+            device=loaded.device,
+            chat=loaded.contract,
+            seconds=self._phases.seconds,
+            notices=self._channel.notices,
+            peak=self._peak(loaded),
+            energy_joules=self._energy.joules(),
+        )
 
     def _tell_of_the_job(self) -> None:
         """What the daemon did to the examples."""
@@ -188,6 +202,7 @@ class _Cycle:
             refuse_other(point.position, **here)
             self._phases.seconds = dict(point.position.seconds)
             self._earlier_peak = point.position.peak
+            self._earlier_energy = point.position.energy_joules
             self._channel.notices += point.position.notices
             self._channel.notice("cycle_resumed", f"it resumes after step {point.position.training.steps}")
         return point
@@ -275,6 +290,7 @@ class _Cycle:
             notices=self._channel.notices,
             seconds=self._phases.spent(),
             peak=self._peak(loaded),
+            energy_joules=self._energy.joules(),
         )
 
     def _peak(self, loaded: Loaded) -> Peak:

@@ -23,7 +23,8 @@ import psutil
 sys.path.append(str(Path(__file__).parents[2]))
 
 from sleepd.protocol.control import Check, GetStatus
-from sleepd.protocol.status import DecisionView, Status
+from sleepd.protocol.decision_view import DecisionView
+from sleepd.protocol.status import Status
 from tests.agents import changed, config_for
 from tests.bench.bench_daemon import words
 from tests.processes import DaemonProcess

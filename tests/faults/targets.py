@@ -43,8 +43,9 @@ from sleepd.daemon.publisher import Life
 from sleepd.daemon.requests import Requests
 from sleepd.errors import BufferUnreadable, DaemonNotRunning, NothingToDo, UsageError
 from sleepd.protocol import control, job
+from sleepd.protocol.decision_view import DecisionView
 from sleepd.protocol.experience_record import MAX_LINE_BYTES
-from sleepd.protocol.status import BufferDetail, CycleDetail, DecisionView, RunResult, Status
+from sleepd.protocol.status import BufferDetail, CycleDetail, RunResult, Status
 from sleepd.sleepctl.console import Console
 from sleepd.sleepctl.offline import read_status
 from sleepd.sleepctl.pages.show_page import show_page

@@ -33,7 +33,8 @@ def cycle(name: str, variant: str = "default") -> None:
     note(f"cycle {name} {variant}", report=msgspec.to_builtins(messages[-1]), **asdict(cost))
     row(f"cycle {name} {variant}", _summary(messages[-1], cost))
     if cost.joules is not None:
-        row("  energy", f"{cost.joules:.0f} J, card busy {cost.busy or 0:.0f} % of the time")
+        reported = getattr(messages[-1], "energy_joules", None)
+        row("  energy", f"{cost.joules:.0f} J, in the report {reported}, card busy {cost.busy or 0:.0f} % of the time")
 
 
 def _summary(last: Any, cost: Cost) -> str:

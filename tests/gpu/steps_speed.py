@@ -14,11 +14,13 @@ import torch
 from sleepd.worker.data.chat_format import ChatFormat
 from sleepd.worker.data.examples import Encoded
 from sleepd.worker.evaluation.reference_answers import PROBE, reference_prompts
+from sleepd.worker.failure import GiveUp
 from sleepd.worker.model.adapted_layers import adapted_norm
 from sleepd.worker.model.adapter import load_base, start_adapter
 from sleepd.worker.model.device import computing
 from sleepd.worker.model.generate import Asked, replies
 from sleepd.worker.model.memory.out_of_memory import MemoryLimits
+from sleepd.worker.model.quantization import require_quantization
 from sleepd.worker.progress import Pace
 from sleepd.worker.training.adapter_weights import AdapterWeights
 from sleepd.worker.training.batches import Batches, TrainingSet
@@ -178,20 +180,16 @@ def compiled() -> None:
 def qlora(name: str) -> None:
     """Training on a base in four bits (nf4): its peak and its speed."""
     try:
-        import bitsandbytes  # noqa: F401
-    except ImportError:
-        row(f"four bits {name}", "skipped: no bitsandbytes here")
+        require_quantization("nf4", device())
+    except GiveUp as error:
+        row(f"four bits {name}", f"skipped: {error.message}")
         return
-    from transformers import AutoModelForCausalLM, BitsAndBytesConfig
-
-    config = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=torch.bfloat16)
-    place_ = {"": place()}
-    model = AutoModelForCausalLM.from_pretrained(base(name), quantization_config=config, device_map=place_)
+    model, _tokenizer = load_base(base(name), device(), "nf4")
     model = start_adapter(model, strategy(), 0)
     if not IS_CPU:
         torch.cuda.reset_peak_memory_stats()
     started = time.perf_counter()
-    done, left = _train(model.eval(), _sequences(16, 1), 2048, 16)
+    done, left = _train(model, _sequences(16, 1), 2048, 16)
     taken = time.perf_counter() - started
     peak = 0 if IS_CPU else torch.cuda.max_memory_reserved() / GIB
     note("qlora", name=name, left=left, done=msgspec.to_builtins(done), seconds=taken, peak=peak)

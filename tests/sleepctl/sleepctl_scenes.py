@@ -9,6 +9,7 @@ import msgspec
 
 from sleepd.protocol.answers import Learned, LearnedText
 from sleepd.protocol.checkpoint.origin import Origin
+from sleepd.protocol.decision_view import ConditionView, DecisionView, VetoView
 from sleepd.protocol.evidence import (
     ChatContract,
     Collapse,
@@ -26,15 +27,12 @@ from sleepd.protocol.status import (
     BufferDetail,
     BufferStatus,
     Champion,
-    ConditionView,
     CycleDetail,
     CycleSummary,
-    DecisionView,
     LastError,
     QuarantineEntry,
     SkippedRecordView,
     Status,
-    VetoView,
 )
 from sleepd.protocol.verdict import AddedMetric, Comparison, Figure, Interval, Outcome, Verdict
 from sleepd.sleepctl.pages.report_page import KnownCycle
@@ -306,6 +304,7 @@ REPORT = Report(
     seconds={"loading": 8.2, "measuring": 40.0, "training": 131.0, "evaluating": 61.0, "saving": 1.5},
     tokens_per_second=812.0,
     peak_memory_bytes=3 * 2**30,
+    energy_joules=60_120.0,
     lora_shape="r16:all",
     chat=ChatContract(
         has_template=True,

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from sleepd.protocol.checkpoint.base_identity import in_quantization
 from sleepd.sleepctl.__main__ import main
 from sleepd.version import VERSION
-from tests.bundle_makers import allow, make_cycle, make_key
+from tests.bundle_makers import BASE, allow, make_cycle, make_key
 from tests.kept import kept
 from tests.sleepctl.sleepctl_ran import Ran
 
@@ -50,6 +51,13 @@ def test_bundle_goes_and_comes(bundle: Bundle, tmp_path: Path) -> None:
     assert done[1].out == kept("bundle", done[1].out, id=done[1].out.split()[1], version=VERSION)
     assert "from:thor  cycle 7  gain there 0.410, not measured here" in done[3].out
     assert done[5].out == "no bundle was imported\n"
+
+
+def test_packed_base_is_shown(bundle: Bundle, tmp_path: Path) -> None:
+    """The base of a bundle is shown with what it was quantised to."""
+    make_cycle(tmp_path / "state", 8, base=in_quantization(BASE, "nf4"))
+    bundle("export", 8, "--to", tmp_path / "out")
+    assert "base aaaaaaaaaaaa:nf4+bbbbbbbbbbbb" in bundle("show", tmp_path / "out").out
 
 
 def test_nothing_is_overwritten(bundle: Bundle, tmp_path: Path) -> None:

@@ -20,13 +20,13 @@ from tests.sleepctl.sleepctl_ran import Ran
 Export = Callable[..., Ran]
 
 
-def checkpoint(directory: Path, files: dict[str, bytes]) -> Path:
+def checkpoint(directory: Path, files: dict[str, bytes], base: str = "") -> Path:
     """A promoted cycle with these files of the adapter."""
     directory.mkdir(parents=True)
     evaluation = Evaluation(verdict=scenes.FULL.verdict, report=scenes.FULL.report)
     (directory / "evaluation.json").write_bytes(msgspec.json.encode(evaluation))
     hashes = {name: {"sha256": hashlib.sha256(content).hexdigest()} for name, content in files.items()}
-    (directory / "manifest.json").write_text(json.dumps({"base_fingerprint": "", "files": hashes}))
+    (directory / "manifest.json").write_text(json.dumps({"base_fingerprint": base, "files": hashes}))
     for name, content in files.items():
         (directory / name).write_bytes(content)
     return directory
@@ -94,6 +94,16 @@ def test_damaged_adapter_is_refused(export: Export, state: Path, tmp_path: Path)
     refused = export(7, "--to", tmp_path / "out")
     assert (refused.code, "is not what the cycle wrote" in refused.err) == (1, True)
     assert not (tmp_path / "out").exists()
+
+
+def test_packed_base_is_named(export: Export, state: Path, tmp_path: Path) -> None:
+    """What was measured on a base in nf4 says so, and is not merged, for no merged model holds that base."""
+    files = {"adapter_model.safetensors": b"weights", "adapter_config.json": b"{}"}
+    checkpoint(state / "cycle_009", files, base="aa:nf4+bb")
+    assert export(9, "--to", tmp_path / "out", "--json").json["quantization"] == "nf4"
+    assert "on the base in nf4" in (tmp_path / "out/README.md").read_text()
+    refused = export(9, "--to", tmp_path / "whole", "--as", "merged")
+    assert (refused.code, "on the base in nf4" in refused.err) == (1, True)
 
 
 @pytest.mark.worker

@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sleepd.protocol.decision_view import ConditionView, VetoView
 from sleepd.protocol.job import Progress
-from sleepd.protocol.status import ConditionView, DecisionRecord, QuarantineEntry, RunResult, Status, VetoView
+from sleepd.protocol.status import DecisionRecord, QuarantineEntry, RunResult, Status
 from sleepd.sleepctl.pages import wording as words
 from sleepd.sleepctl.pages.cycle_table import history_page
 from sleepd.sleepctl.pages.decision_page import buffer_page, decision_page, run_page, why_page
@@ -123,6 +124,13 @@ def test_champion_shows_age_and_holdout() -> None:
     assert "3.12 → 2.71 (−0.41 nats" in text
     assert "23 experiences)\n" in text
     assert "the base model has 3.38" in text
+
+
+def test_champion_of_packed_base_says_so() -> None:
+    """An adapter that was measured on a base in nf4 is not taken for one that was measured on the whole base."""
+    champion = msgspec.structs.replace(scenes.CHAMPION, quantization="nf4")
+    assert "measured on the base in nf4" in status_text(msgspec.structs.replace(scenes.MORNING, champion=champion))
+    assert "base in" not in status_text(scenes.MORNING)
 
 
 def test_unread_buffer_is_not_called_absent() -> None:

@@ -71,6 +71,7 @@ def history(count: int) -> list[CycleSummary]:
                 drift=0.01 + 0.03 * abs(math.sin(2 * number)) if is_judged else None,
                 drift_limit=0.05 if is_judged else None,
                 loops=number % 3 if is_judged else None,
+                energy_joules=40_000.0 + 900 * (number % 17) if is_judged else None,
                 reason="" if state == "promoted" else f"{state}: as the figures say",
                 is_rolled_back=state == "promoted" and number % 11 == 0,
                 tag="liked" if number == 3 else "",

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 from collections.abc import Iterator
 from importlib import resources
+from itertools import product
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -22,6 +25,7 @@ from tests.fakes import fake_interpreter
 from tests.processes import DaemonProcess
 from tests.sleepctl import sleepctl_scenes as scenes
 from tests.sleepctl.sleepctl_fake_daemon import FakeDaemon
+from tests.web import layout
 from tests.web.browser import MISSING, Browser
 from tests.web.pages_daemon import PAGES
 from tests.web.web_process import TOKEN, WebProcess
@@ -32,6 +36,8 @@ SCHEMES = ("light", "dark")
 TAB, ENTER = "\ue004", "\ue007"
 PICTURES = os.environ.get("PAGE_PICTURES", "")
 """A folder for a picture of each page; not set: none is kept."""
+LAYOUT = Path(__file__).parents[1] / "data" / "page_layout.json"
+"""Where the parts of each page are; ``KEEP_LAYOUT=1`` writes it anew."""
 README, README_HEIGHT = ("now-800-light", "now-800-dark"), 700
 """The two pictures of the README."""
 
@@ -57,9 +63,10 @@ def keep(browser: Browser, name: str) -> None:
 
 
 def test_pages_fit_every_width(site: WebProcess, browser: Browser) -> None:
-    """At 360, 800 and 1600 pixels, light and dark, no page is wider than the window."""
+    """At 360, 800 and 1600 pixels no page is wider than the window, nothing overlaps, and each part is at its place."""
     log_in(browser, site)
     grounds = set()
+    found: dict[str, dict[str, list[list[Any]]]] = {}
     for path in PAGES:
         browser.open(site.address + path)
         name = path.strip("/").translate(str.maketrans("/?&=", "----")) or "now"
@@ -69,11 +76,18 @@ def test_pages_fit_every_width(site: WebProcess, browser: Browser) -> None:
             grounds.add((scheme, sum(map(int, ground[4:-1].split(","))) < 200))
             for width in WIDTHS:
                 browser.resize(width)
-                wide = browser.run("return document.documentElement.scrollWidth")
-                assert wide <= width, (path, width)
+                assert browser.run("return document.documentElement.scrollWidth") <= width, (path, width)
+                if scheme == "light":
+                    found.setdefault(path, {})[str(width)] = layout.places(browser)
+                    assert layout.faults(browser) == [], (path, width)
                 keep(browser, f"{name}-{width}-{scheme}")
     browser.prefer("light")
     assert grounds == {("light", False), ("dark", True)}
+    if os.environ.get("KEEP_LAYOUT"):
+        LAYOUT.write_text(json.dumps(found, indent=1))
+    kept = json.loads(LAYOUT.read_text())
+    for path, wide in product(PAGES, map(str, WIDTHS)):
+        assert layout.is_close(found[path][wide], kept[path][wide]), (path, wide, found[path][wide])
 
 
 @pytest.mark.skipif(
@@ -87,6 +101,7 @@ def test_axe_finds_nothing(site: WebProcess, browser: Browser) -> None:
     found = {}
     for path in PAGES:
         browser.open(site.address + path)
+        layout.lay_out(browser)
         browser.run(axe)
         for scheme in SCHEMES:
             browser.prefer(scheme)
@@ -176,6 +191,7 @@ def test_real_cycle_is_followed(directory: Path, browser: Browser) -> None:
     with DaemonProcess(place, config) as daemon, WebProcess(place, Path(config.control.socket)) as site:
         log_in(browser, site)
         browser.await_text("h1", "Idle")
+        keep(browser, "real-empty")
         write_buffer(place / "buffer.json", experiences(12))
         daemon.await_true(lambda: browser.texts("h1") == ["Training: cycle 1"], "the page to show the cycle")
         daemon.await_true(lambda: "step 1 of 2" in browser.texts("#head")[0], "the progress")

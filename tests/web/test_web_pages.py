@@ -6,6 +6,7 @@ import json
 import re
 import subprocess
 import sys
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import msgspec
@@ -36,6 +37,7 @@ def test_pages_are_whole(site: WebProcess, cookie: str, path: str) -> None:
     answer = site.get(path, cookie=cookie)
     assert answer.status == 200, answer.text
     assert_harmless(answer.text)
+    assert ">None<" not in answer.text
 
 
 def test_pages_are_small(site: WebProcess, cookie: str) -> None:
@@ -49,6 +51,31 @@ def test_start_page_has_the_figures(site: WebProcess, cookie: str) -> None:
     text = site.get("/", cookie=cookie).text
     for wanted in ("Training: cycle 9", "step 11 of 24", "New experiences", "3.12 → 2.71", "/do/cancel"):
         assert wanted in text
+    for name, figure in (("Gain", "+0.41 nats/token"), ("Drift", "0.0186 of at most 0.05 nats/token")):
+        assert f'<dt>{name} <span class="figure">{figure}</span></dt>' in text
+
+
+def test_lag_is_on_the_start_page(site: WebProcess, daemon: FakeDaemon, cookie: str) -> None:
+    """How long the oldest experience has waited to be learned, and that the buffer cannot be read, are shown."""
+    since = datetime.now(UTC) - timedelta(hours=5, minutes=3)
+    late = msgspec.structs.replace(scenes.MORNING.buffer, unread_since=since, to_learn_since=since)
+    daemon.replies[GetStatus] = scenes.changed(scenes.MORNING, buffer=late)
+    try:
+        text = site.get("/", cookie=cookie).text
+    finally:
+        daemon.replies[GetStatus] = scenes.TRAINING
+    assert "has waited 5 h 3 min." in text
+    assert "(5 h 3 min ago); the counts" in text
+
+
+def test_energy_is_shown_where_measured(site: WebProcess, cookie: str) -> None:
+    """A cycle's page and the timeline have the energy that the GPU drew; a cycle without that figure has a dash."""
+    assert "16.7 Wh drawn by the GPU" in site.get("/cycles/8", cookie=cookie).text
+    text = site.get("/cycles", cookie=cookie).text
+    assert re.search(r'<td class="number">1\d\.\d Wh</td>', text)
+    assert "Energy that the GPU drew, Wh" in text
+    assert ">cycle 21</text>" in text
+    assert "Energy" not in site.get("/cycles?before=1", cookie=cookie).text
 
 
 def test_served_adapter_is_shown(site: WebProcess, daemon: FakeDaemon, cookie: str) -> None:

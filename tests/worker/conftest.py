@@ -48,6 +48,7 @@ NEED_TORCH = (
     "test_bounding.py",
     "test_conversation_cycle.py",
     "test_gguf_adapter.py",
+    "test_quantization.py",
 )
 collect_ignore = [] if importlib.util.find_spec("torch") else list(NEED_TORCH)
 

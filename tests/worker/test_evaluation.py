@@ -369,6 +369,7 @@ def test_evaluation_command_runs_for_both(run_here: RunHere, tmp_path: Path, tin
         "if len(sys.argv) > 2: here['bytes'] = Path(sys.argv[2], 'adapter_model.safetensors').stat().st_size\n"
         "assert sys.argv[1] == '--mine' and sys.argv[2:] == [os.environ['SLEEPD_ADAPTER']][: len(sys.argv) - 2]\n"
         "assert os.environ['SLEEPD_SYSTEM_PROMPT'] == 'You are a test.' and os.environ['SLEEPD_CYCLE'] == '1'\n"
+        "assert os.environ['SLEEPD_QUANTIZATION'] == 'none'\n"
         "assert Path(os.environ['SLEEPD_BASE'], 'config.json').exists() and 'SLEEPD_SECRET' not in os.environ\n"
         "print(json.dumps(here))\n"
     )

@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
@@ -29,6 +30,7 @@ from sleepd.worker.model import device as devices
 from sleepd.worker.model.adapter import load_adapted, load_base, other_adapter, restart_adapter, start_adapter
 from sleepd.worker.model.device import Device, choose_device
 from sleepd.worker.model.generate import Asked, batched_replies, replies
+from sleepd.worker.model.gpu_energy import EnergyCounter
 from sleepd.worker.model.losses import kl_from_base, make_reference, row_logits, token_losses
 from sleepd.worker.model.memory import memory_estimate, out_of_memory, peak_memory, recompute
 from sleepd.worker.model.memory.out_of_memory import LADDER, MemoryLimits
@@ -418,3 +420,49 @@ def test_computing_again_is_estimated_lower(tiny_model: Path) -> None:
     need = memory_estimate.need_of(adapted, CPU)
     kept, again = memory_estimate.needed_bytes(need, 512), memory_estimate.needed_bytes(need, 512, True)
     assert kept > again > memory_estimate.LIBRARIES_BYTES
+
+
+class DriverLibrary:
+    """NVML as far as it is called; the card draws 250 J between two readings."""
+
+    def __init__(self) -> None:
+        self.error, self._millijoules = 0, 7_000_000
+
+    def nvmlInit_v2(self) -> int:  # noqa: N802 - the driver's name
+        """Ready."""
+        return 0
+
+    def nvmlDeviceGetHandleByUUID(self, uuid: bytes, _card: object) -> int:  # noqa: N802
+        """Only the card that computes; 6: not found."""
+        return 0 if uuid == b"GPU-0123" else 6
+
+    def nvmlDeviceGetTotalEnergyConsumption(self, _card: object, found: Any) -> int:  # noqa: N802
+        """As much more each time."""
+        self._millijoules += 250_000
+        found._obj.value = self._millijoules
+        return self.error
+
+
+@pytest.fixture
+def driver(card: list[int], monkeypatch: pytest.MonkeyPatch) -> DriverLibrary:
+    """The driver's library of that card."""
+    library = DriverLibrary()
+    monkeypatch.setattr("ctypes.CDLL", lambda _name: library)
+    monkeypatch.setattr("torch.cuda.get_device_properties", lambda _device: SimpleNamespace(uuid="0123"))
+    return library
+
+
+def test_card_counts_its_energy(driver: DriverLibrary) -> None:
+    """The energy of a cycle is what the card counted, with that of the workers before a break."""
+    assert EnergyCounter(CARD.torch_device, 0.0).joules() == 250
+    assert EnergyCounter(CARD.torch_device, 40.5).joules() == 290.5
+
+
+def test_unmeasured_energy_is_none(driver: DriverLibrary, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No figure is made where a part was not measured: before a break, on a CPU, on an old card, without a driver."""
+    assert EnergyCounter(CARD.torch_device, None).joules() is None
+    assert EnergyCounter(CPU.torch_device, 0.0).joules() is None
+    driver.error = 3
+    assert EnergyCounter(CARD.torch_device, 0.0).joules() is None
+    monkeypatch.undo()
+    assert EnergyCounter(CARD.torch_device, 0.0).joules() is None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
@@ -20,6 +21,10 @@ def _is_serialised(record: Mapping[str, Any]) -> bool:
     return "lc" in record and record.get("type") in ("constructor", "not_implemented", "secret")
 
 
+_OWN_KEYS: Final = frozenset({"prompt", "response", "completion", "salience"})
+"""One of these is in a record of our own short form."""
+_SHOWN_KEYS: Final = 5
+_KEY: Final = re.compile(r"[A-Za-z_][\w.-]{0,39}")
 _PROGRAMS: Final[tuple[tuple[str, str, Callable[[Mapping[str, Any]], bool]], ...]] = (
     ("a Letta dump", f"ask the server for the agent's messages and {_CONVERT}", _has("message_type")),
     ("a Letta agent file", f"ask the server for the agent's messages and {_CONVERT}", _has("agents", "mcp_servers")),
@@ -71,6 +76,20 @@ def unread_program(record: Any) -> str:
     if not isinstance(record, Mapping):
         return ""
     return next((_sentence(name, step) for name, step, is_one in _PROGRAMS if is_one(record)), "")
+
+
+def unknown_record(record: Any) -> str:
+    """What a record is that is of no format, nor of a known program, and what to do; empty: it is of one."""
+    if isinstance(record, Mapping):
+        if unread_program(record) or not _OWN_KEYS.isdisjoint(record):
+            return ""
+        keys = [key for key in list(record)[:_SHOWN_KEYS] if _KEY.fullmatch(key)]
+        what = f"with {', '.join(keys) or 'none of the keys that are known'}"
+    elif isinstance(record, list):
+        what = "that is a list"
+    else:
+        return ""
+    return f"this looks like no format that is read, a record {what}: {_CONVERT}"
 
 
 def unread_file(head: bytes) -> str:

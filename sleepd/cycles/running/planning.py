@@ -211,6 +211,7 @@ async def job_for(
         base=config.model.base,
         models_directory=str(checkpoints.directory / "models"),
         cache_directory=config.model.cache_directory,
+        quantization=config.model.quantization,
         expected_base=parent.base_fingerprint if parent else "",
         parent=str(checkpoints.promoted_path(parent.cycle)) if parent else "",
         parent_cycle=parent.cycle if parent else None,

@@ -76,6 +76,8 @@ def obstacle(
         return job
     if job.base != config.model.base:
         return f"[model] base is now {config.model.base}, it began with {job.base}"
+    if job.quantization != config.model.quantization:
+        return f"[model] quantization is now {config.model.quantization}, it began with {job.quantization}"
     if not (job.foreign or config.worker.trains):
         return 'worker.device is now "none": this machine trains nothing'
     if job.parent and Path(job.parent).name != directory_name(checkpoints.champion() or 0):

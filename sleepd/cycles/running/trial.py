@@ -38,7 +38,7 @@ from sleepd.errors import DECODE_ERRORS, BundleInvalid, NothingToDo
 from sleepd.files import read_document
 from sleepd.log import get_logger
 from sleepd.policy.selecting.selection import Selection
-from sleepd.protocol.checkpoint.base_identity import is_same_base
+from sleepd.protocol.checkpoint.base_identity import is_same_base, quantization_of
 from sleepd.protocol.checkpoint.checkpoint_files import CONFIG_FILE, WEIGHTS_FILE
 from sleepd.protocol.job import Job
 from sleepd.protocol.strategy import FOREIGN, Strategy
@@ -140,7 +140,10 @@ def _refuse_misfit(
         raise BundleInvalid(text, hint="sleepctl rebase puts the base in use, to compare with that")
     if not is_same_base(champion.base_fingerprint, bundle.header.base_fingerprint):
         text = f"{name} belongs to another base, or to one with another chat template, than cycle {champion.cycle}"
-        raise BundleInvalid(text, hint="use the same model.base, with the same files, on both machines")
+        ours, theirs = (quantization_of(one.base_fingerprint) for one in (champion, bundle.header))
+        if ours != theirs:
+            text = f"{name} was measured with model.quantization = {theirs}, cycle {champion.cycle} with {ours}"
+        raise BundleInvalid(text, hint="use the same model.base and model.quantization, with the same files, on both")
 
 
 def _unseen(selection: Selection, taken: Taken, hashes: LineageHashes) -> Selection:

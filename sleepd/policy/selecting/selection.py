@@ -206,11 +206,18 @@ def count(
     columns: BufferColumns, *, known: Known, min_salience: float, excluded: Excluded = NOTHING_EXCLUDED
 ) -> Counts:
     """The figures that a decision rests on."""
+    return count_and_list(columns, known, min_salience, excluded)[0]
+
+
+def count_and_list(
+    columns: BufferColumns, known: Known, min_salience: float, excluded: Excluded
+) -> tuple[Counts, array[int]]:
+    """The same, with the keys of the unlearned ones."""
     divided = _divide(columns, known, min_salience, excluded)
     new = array("L", (place for place, key in enumerate(columns.keys) if key not in known.seen))
     usable = (columns.saliences[place] for place in new if columns.keys[place] not in excluded.keys)
     saliences = array("d", (salience for salience in usable if salience >= 0))  # below: a person rated it down
-    return Counts(
+    counts = Counts(
         total=len(columns.keys),
         new=len(new),
         eligible=sum(map(len, divided)),
@@ -222,6 +229,7 @@ def count(
         new_salience=statistics.fmean(saliences) if saliences else None,
         most_salient_new=max(saliences, default=0.0),
     )
+    return counts, array("Q", (columns.keys[i] for i in divided.unlearned))
 
 
 def select(

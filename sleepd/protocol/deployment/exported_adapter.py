@@ -32,6 +32,8 @@ class ExportedAdapter(msgspec.Struct, frozen=True, kw_only=True):
     """As the configuration names it, or the GGUF file that was named by hand."""
     base_fingerprint: str
     """Of the base that the adapter was trained on; empty: not recorded."""
+    quantization: str = "none"
+    """What the base was quantised to when the adapter was measured."""
     numbers: str = ""
     """The number format of a GGUF file."""
     converter: str = ""

@@ -21,7 +21,8 @@ from sleepd.protocol.control import (
     Run,
     Why,
 )
-from sleepd.protocol.status import SCHEMA, DecisionView, RunResult, Status
+from sleepd.protocol.decision_view import DecisionView
+from sleepd.protocol.status import SCHEMA, RunResult, Status
 from sleepd.sleepctl.exit_codes import ExitCode
 from sleepd.sleepctl.pages.cycle_table import history_page
 from sleepd.sleepctl.pages.decision_page import decision_page, line, run_page, why_page

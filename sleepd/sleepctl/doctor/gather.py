@@ -186,6 +186,7 @@ def _base_check(
 ) -> tuple[BaseCheck | None, str]:
     """What the worker's interpreter finds in the base without reading its weights, or why it does not."""
     arguments = ["sleepd.worker.programs.check_base", "--device", config.worker.torch_device]
+    arguments += ["--quantization", config.model.quantization]
     arguments += ["--base", config.model.base, "--cache", config.model.cache_directory]
     arguments += ["--strategy", config.training.strategy, "--memory-bytes", str(_CHECK_BYTES)]
     longest = longest_experience(config)

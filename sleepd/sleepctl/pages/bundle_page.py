@@ -7,6 +7,7 @@ from datetime import datetime
 from sleepd.bundles.contents import BundleHeader, SentEvidence, SentFigure
 from sleepd.bundles.exporting import BundleWritten
 from sleepd.bundles.foreign import ForeignBundle
+from sleepd.protocol.checkpoint.base_identity import MARK, in_quantization, quantization_of
 
 from .decision_page import line
 from .terminal import Page
@@ -43,7 +44,7 @@ def foreign_page(bundle: ForeignBundle) -> Page:
 
 
 def _evidence_lines(evidence: SentEvidence) -> Page:
-    there = f"measured there, on {evidence.device}: {evidence.outcome.value}"
+    there = f"measured there, on {evidence.device}, {evidence.dtype}: {evidence.outcome.value}"
     loss = holdout(evidence.holdout_before, evidence.holdout_after, evidence.held_out)
     figures = [f"  {_figure(each)}" for each in evidence.figures if each.is_binding]
     return [
@@ -77,8 +78,10 @@ def _texts(header: BundleHeader) -> str:
 
 
 def _short(fingerprint: str) -> str:
-    """The beginning of each part."""
-    return "+".join(part[:ID_DIGITS] for part in fingerprint.split("+"))
+    """The beginning of each part, and what its weights are quantised to."""
+    weights, _, rest = fingerprint.partition(MARK)
+    shown = in_quantization(weights[:ID_DIGITS], quantization_of(fingerprint))
+    return f"{shown}{MARK}{rest[:ID_DIGITS]}" if rest else shown
 
 
 def _figure(figure: SentFigure) -> str:

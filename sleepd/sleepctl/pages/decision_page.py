@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from sleepd.protocol.status import BufferDetail, DecisionRecord, DecisionView, RunResult
+from sleepd.protocol.decision_view import DecisionView
+from sleepd.protocol.status import BufferDetail, DecisionRecord, RunResult
 
 from .terminal import Page, Row, Span, pad, shorten
 from .wording import HANDLINGS, ago, holdout, moment, used

@@ -9,7 +9,7 @@ from sleepd.protocol.job import Report
 from sleepd.protocol.verdict import AddedMetric, Figure, Verdict
 
 from .terminal import Row, Span, pad, shorten
-from .wording import MISSING, duration
+from .wording import MISSING, duration, energy
 
 _NAME_COLUMNS = 22
 
@@ -158,4 +158,6 @@ def cost_lines(report: Report) -> list[Row]:
     if report.host_memory_bytes not in (None, report.peak_memory_bytes):
         memory += f" and {report.host_memory_bytes / 2**20:.0f} MiB of the host"
     rows.append(Row([Span(f"{memory}, on {report.device}, {report.dtype}")]))
+    if report.energy_joules is not None:
+        rows.append(Row([Span(f"{energy(report.energy_joules)} drawn by the GPU, by its own count")]))
     return rows

@@ -14,7 +14,14 @@ _USE = {
 
 
 def limits_of(exported: ExportedAdapter) -> str:
-    """What the figures do not say about the files, in a sentence or two."""
+    """What the figures do not say about the files, in a few sentences."""
+    text, quantization = _limits(exported), exported.quantization
+    if quantization == "none":
+        return text
+    return f"{text} The figures were measured on the base in {quantization}; on no other form of it was it measured."
+
+
+def _limits(exported: ExportedAdapter) -> str:
     if exported.is_measured:
         return "The files are those that were measured, byte by byte."
     how = f", in {exported.numbers}" if exported.numbers else ""

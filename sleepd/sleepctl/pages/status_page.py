@@ -134,6 +134,8 @@ def _champion(champion: Champion | None, now: datetime, *, is_served: bool) -> P
     else:
         by = "" if champion.measured_by is None else f", by cycle {champion.measured_by}"
         page += _labelled("", [holdout(champion.holdout_before, champion.holdout_after, champion.held_out) + by])
+    if champion.quantization not in ("", "none"):
+        page += _labelled("", [f"measured on the base in {champion.quantization}"])
     if champion.origin is not None:
         before, after, held_out = champion.holdout_before, champion.holdout_after, champion.held_out
         page += _labelled("", [came_from(champion.origin, before, after, held_out)])

@@ -5,7 +5,8 @@ from __future__ import annotations
 from datetime import datetime
 
 from sleepd.cycle import JUDGED_STATES
-from sleepd.protocol.status import ConditionView, CycleSummary
+from sleepd.protocol.decision_view import ConditionView
+from sleepd.protocol.status import CycleSummary
 from sleepd.protocol.verdict import is_low_sample
 
 HANDLINGS = {"keep": "trained as they are", "mask": "masked in training", "set_aside": "not trained"}
@@ -25,6 +26,12 @@ def duration(seconds: float) -> str:
     if hours:
         return f"{hours} h {minutes} min" if minutes else f"{hours} h"
     return f"{minutes} min"
+
+
+def energy(joules: float) -> str:
+    """As an electricity bill counts it: ``16.7 Wh``."""
+    hours = joules / 3600
+    return f"{hours:.3g} Wh" if hours < 1000 else f"{hours / 1000:.2f} kWh"
 
 
 def ago(then: datetime, now: datetime) -> str:

@@ -99,6 +99,8 @@ class CycleRecord(msgspec.Struct, frozen=True, kw_only=True):
     """What it was held against; None: it was not measured, or the cycle is old and its limits stand in its files."""
     loops: int | None = None
     """Of the replies to the probe prompts, those that run in a loop."""
+    energy_joules: float | None = None
+    """What its GPU drew; None: not measured."""
     is_thin: bool = False
     """Judged on fewer than eight held-out experiences."""
     is_on_probation: bool = False
@@ -148,6 +150,7 @@ class _ReportFigures(msgspec.Struct):
     holdout_after: float | None
     train_before: float | None
     train_after: float | None
+    energy_joules: float | None = None
     evidence: _Evidence = msgspec.field(default_factory=_Evidence)
 
 
@@ -210,6 +213,7 @@ def _measured(report: _ReportFigures) -> dict[str, Any]:
         "holdout_after": report.holdout_after,
         "train_before": report.train_before,
         "train_after": report.train_after,
+        "energy_joules": report.energy_joules,
         "drift": drift.candidate if drift else None,
         "loops": sum(each.candidate.loops for each in collapse) if collapse else None,
     }

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from datetime import datetime
 from typing import Any, NamedTuple
 
 from sleepd.protocol.status import BufferDetail, BufferMoment, QuarantineEntry, QuarantineList
+from sleepd.sleepctl.pages.wording import moment
 
 from .charts import lines_chart
 
@@ -14,12 +16,17 @@ DECISIONS = {"quarantined": ("release", "drop"), "dropped": ("reset", "release")
 TITLES = {"release": "Release", "drop": "Drop", "reset": "Leave it to the screening"}
 KINDS = {
     "total": "all",
+    "held_out": "held out",
     "new": "new since the last sleep",
     "unlearned": "to learn",
-    "held_out": "held out",
     "quarantined": "in quarantine",
 }
 """What is counted over time: the field, and its name on the page."""
+CHARTS = {
+    "All experiences, and those held out": ("total", "held_out"),
+    "New, to learn, in quarantine": ("new", "unlearned", "quarantined"),
+}
+"""What stands in one chart, having about the same size."""
 MOMENTS = 200
 """Most moments of the chart."""
 ROWS = 20
@@ -47,7 +54,7 @@ class Entry(NamedTuple):
     """Name and title."""
 
 
-def values(detail: BufferDetail) -> dict[str, Any]:
+def values(detail: BufferDetail, now: datetime) -> dict[str, Any]:
     """What the template shows."""
     most = max(detail.histogram, default=0) or 1
     bins = [
@@ -59,17 +66,20 @@ def values(detail: BufferDetail) -> dict[str, Any]:
         )
         for number, found in enumerate(detail.histogram)
     ]
-    return {"detail": detail, "buffer": detail.status, "bins": bins, **_over_time(detail.moments)}
+    return {"detail": detail, "buffer": detail.status, "bins": bins, **_over_time(detail.moments, now)}
 
 
-def _over_time(moments: Sequence[BufferMoment]) -> dict[str, Any]:
+def _over_time(moments: Sequence[BufferMoment], now: datetime) -> dict[str, Any]:
     """The counts at earlier moments; a line needs two of them."""
     if len(moments) < 2:
-        return {"lines": None, "moments": [], "kinds": KINDS}
-    series = {text: [float(getattr(each, name)) for each in moments] for name, text in KINDS.items()}
+        return {"charts": [], "moments": [], "kinds": KINDS}
+    ends = (moment(moments[0].at, now), moment(moments[-1].at, now))
     step = -(-len(moments) // ROWS)
     return {
-        "lines": lines_chart("Experiences over time", series),
+        "charts": [
+            lines_chart(title, {KINDS[name]: [float(getattr(each, name)) for each in moments] for name in names}, ends)
+            for title, names in CHARTS.items()
+        ],
         "moments": moments[::-1][::step],
         "kinds": KINDS,
     }

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 WIDTH = 640.0
-HEIGHT = 140.0
-_LEFT, _RIGHT, _TOP, _BOTTOM = 44.0, 8.0, 18.0, 12.0
+HEIGHT = 158.0
+_LEFT, _RIGHT, _TOP, _BOTTOM = 44.0, 8.0, 18.0, 30.0
 
 
 class Dot(NamedTuple):
@@ -40,6 +40,8 @@ class Lines(NamedTuple):
     lines: list[tuple[str, str]]
     """Of each its name, and the points of its polyline."""
     ticks: list[Tick]
+    ends: tuple[str, str]
+    """What stands below its left and its right end."""
     width: float = WIDTH
     height: float = HEIGHT
 
@@ -65,13 +67,15 @@ class Chart(NamedTuple):
     line: str
     """Points of a polyline; empty: none is drawn."""
     ticks: list[Tick]
+    ends: tuple[str, str]
+    """What stands below its left and its right end."""
     rows: Sequence[tuple[str, str]] = ()
     """Its figures as a table, where they stand in no other one of the page: heading and figure."""
     width: float = WIDTH
     height: float = HEIGHT
 
 
-def chart(title: str, points: Sequence[Point | None], *, is_line: bool = False) -> Chart | None:
+def chart(title: str, points: Sequence[Point | None], ends: tuple[str, str], *, is_line: bool = False) -> Chart | None:
     """Points from left to right; None leaves its place empty, for what was not measured. None: there is no figure."""
     known = [point for point in points if point is not None]
     if not known:
@@ -86,14 +90,14 @@ def chart(title: str, points: Sequence[Point | None], *, is_line: bool = False) 
     dots = []
     for number, point in enumerate(points):
         if point is not None:
-            ends = [y_of(each) for each in (point.low, point.high, point.limit)]
-            dots.append(Dot(x_of(number, len(points)), y_of(point.value) or 0.0, *point[1:5], *ends))
+            marks = [y_of(each) for each in (point.low, point.high, point.limit)]
+            dots.append(Dot(x_of(number, len(points)), y_of(point.value) or 0.0, *point[1:5], *marks))
     ticks = [Tick(y_of(value) or 0.0, f"{value:.3g}".replace("-", "−")) for value in sorted({low, 0.0, high})]
     line = " ".join(f"{dot.x},{dot.y}" for dot in dots) if is_line else ""
-    return Chart(title, dots, line, _apart(ticks))
+    return Chart(title, dots, line, _apart(ticks), ends)
 
 
-def lines_chart(title: str, series: Mapping[str, Sequence[float]]) -> Lines:
+def lines_chart(title: str, series: Mapping[str, Sequence[float]], ends: tuple[str, str]) -> Lines:
     """Several figures at the same moments, from left to right; each line has a stroke of its own."""
     high = max((max(figures, default=0.0) for figures in series.values()), default=0.0) or 1.0
 
@@ -107,6 +111,7 @@ def lines_chart(title: str, series: Mapping[str, Sequence[float]]) -> Lines:
         title,
         [(name, points(figures)) for name, figures in series.items()],
         [Tick(y_of(value), f"{value:.3g}") for value in (0.0, high)],
+        ends,
     )
 
 

@@ -6,7 +6,6 @@ from datetime import datetime
 from typing import Any, NamedTuple
 
 from sleepd.protocol.status import CycleDetail
-from sleepd.sleepctl.pages.wording import change
 
 from .state_marks import mark_of
 from .word_changes import TextPiece, changes
@@ -18,7 +17,7 @@ class FigurePair(NamedTuple):
     name: str
     one: float | None
     other: float | None
-    difference: str
+    difference: float | None
 
 
 class ReplyPair(NamedTuple):
@@ -37,11 +36,15 @@ def values(one: CycleDetail, other: CycleDetail, now: datetime) -> dict[str, Any
         "one": one.summary,
         "other": other.summary,
         "marks": [mark_of(each.summary) for each in (one, other)],
-        "rows": [FigurePair(name, a, b, change(a, b)) for name, a, b in _figures(one, other)],
+        "rows": [FigurePair(*figure, _difference(*figure[1:])) for figure in _figures(one, other)],
         "pairs": _pairs(one, other),
         "only": (sorted(trained[0] - trained[1]), sorted(trained[1] - trained[0])),
         "both": len(trained[0] & trained[1]),
     }
+
+
+def _difference(one: float | None, other: float | None) -> float | None:
+    return None if one is None or other is None else other - one
 
 
 _LOSSES = {

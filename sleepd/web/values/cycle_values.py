@@ -174,7 +174,7 @@ def _loss(report: Report | None) -> Chart | None:
     if len(losses) < 2:
         return None
     points = [Point(loss, f"epoch {number}: {loss:.3f}") for number, loss in enumerate(losses, 1)]
-    drawn = chart("Training loss by epoch, nats per token", points, is_line=True)
+    drawn = chart("Training loss by epoch, nats per token", points, ("epoch 1", f"epoch {len(losses)}"), is_line=True)
     rows = [(f"epoch {number}", f"{loss:.3f}") for number, loss in enumerate(losses, 1)]
     return drawn and drawn._replace(rows=rows)
 

@@ -6,14 +6,15 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
+from sleepd.protocol.decision_view import ConditionView
 from sleepd.protocol.job import Progress
-from sleepd.protocol.status import Champion, ConditionView, CycleSummary, Status
+from sleepd.protocol.status import Champion, CycleSummary, Status
 from sleepd.sleepctl.pages.origin_words import came_from, whence
 from sleepd.sleepctl.pages.serving_lines import serving_rows
-from sleepd.sleepctl.pages.wording import count, duration, gain, lacking, losses, low_sample_mark
+from sleepd.sleepctl.pages.wording import count, duration, gain, losses, low_sample_mark
 from sleepd.text.shell import command_line
 
-from .charts import Chart, Point, chart
+from .charts import Bar, Chart, Point, bar, chart
 from .state_marks import mark_of
 
 _HELP = {
@@ -30,7 +31,7 @@ _CLASSES = {"green": "good", "yellow": "warn", "blue": "accent", "dim": "quiet",
 _TITLES = {
     "min_experiences": "Experiences",
     "min_new_experiences": "New experiences",
-    "min_hours_between_sleep": "Hours since the last sleep",
+    "min_hours_between_sleep": "Since the last sleep",
 }
 LOSSES = 400
 """Most points of the loss curve."""
@@ -47,6 +48,18 @@ class ConditionBar(NamedTuple):
     """Of what is required, from 0 to 100."""
     figures: str
     text: str
+
+
+class ChampionFigure(NamedTuple):
+    """What was measured on the adapter in use."""
+
+    title: str
+    figure: str
+    text: str
+    """What it is over; may be empty."""
+    bar: Bar | None = None
+    """Against its limit; None: it has none."""
+    colour: str = "accent"
 
 
 class Warning(NamedTuple):  # noqa: A001 - it is what the page calls it
@@ -80,6 +93,7 @@ def facts(status: Status, champion: CycleSummary | None, now: datetime) -> dict[
         "vetoes": [each.text for each in status.decision.vetoes if each.text != status.decision.reason],
         "serving_lines": _serving_lines(status, now),
         "champion_lines": _champion_lines(status.champion, champion),
+        "champion_figures": _champion_figures(status.champion, champion),
         "cycles": [(each, mark_of(each), whence(each)) for each in status.recent_cycles],
         "warnings": warnings(status),
     }
@@ -105,7 +119,9 @@ def loss_chart(curve: Sequence[tuple[int, float]]) -> Chart | None:
         return None
     step = -(-len(curve) // LOSSES)
     points = [Point(loss, f"step {number}: {loss:.3f}") for number, loss in curve[::step]]
-    drawn = chart("Training loss, nats per token", points, is_line=True)
+    drawn = chart(
+        "Training loss, nats per token", points, (f"step {curve[0][0]}", f"step {curve[-1][0]}"), is_line=True
+    )
     rows = [(f"step {number}", f"{loss:.3f}") for number, loss in curve[:: -(-len(curve) // ROWS)]]
     return drawn and drawn._replace(dots=drawn.dots[-1:], rows=rows)
 
@@ -144,9 +160,17 @@ def _condition(condition: ConditionView) -> ConditionBar:
     share = 100.0 if condition.is_met or required <= 0 else round(min(max((found or 0) / required, 0), 1) * 100, 1)
     is_hours = condition.name == "min_hours_between_sleep"
     wanted = f" of {required:g}" if required > 0 else ""
-    figures = "" if found is None else f"{found:.{int(is_hours)}f}{wanted}"
-    text = "met" if condition.is_met else lacking(condition)
+    figures = "" if found is None else f"{found:.{int(is_hours)}f}{wanted}{' h' if is_hours else ''}"
+    text = "met" if condition.is_met else _lacks(condition)
     return ConditionBar(_TITLES.get(condition.name, condition.name), condition.is_met, share, figures, text)
+
+
+def _lacks(condition: ConditionView) -> str:
+    """How much is missing, in as few words as can be: what it is of stands beside it."""
+    if condition.found is None:
+        return condition.text
+    missing = condition.required - condition.found
+    return f"{duration(missing * 3600) if condition.name == 'min_hours_between_sleep' else f'{missing:g}'} more"
 
 
 def _serving_lines(status: Status, now: datetime) -> list[tuple[str, str]]:
@@ -167,10 +191,8 @@ def _champion_lines(champion: Champion | None, summary: CycleSummary | None) -> 
     if champion.origin is not None:
         came = came_from(champion.origin, champion.holdout_before, champion.holdout_after, champion.held_out)
         lines.append(f"It came {came}.")
-    lines += [_holdout(champion), *(_harms(summary) if summary else [])]
-    base, after = champion.holdout_base, champion.holdout_after
-    if base is not None and base != champion.holdout_before:
-        lines.append(f"Against the base model: {losses(base, after)}, a gain of {gain(base, after)}.")
+    if champion.holdout_after is None:
+        lines.append("Nothing was measured on held-out experiences.")
     if champion.comparison is not None:
         lines.append(f"On later experiences: {champion.comparison.reason}.")
     if champion.new_lineage:
@@ -178,20 +200,37 @@ def _champion_lines(champion: Champion | None, summary: CycleSummary | None) -> 
     return lines
 
 
-def _holdout(champion: Champion) -> str:
-    before, after = champion.holdout_before, champion.holdout_after
+def _champion_figures(champion: Champion | None, summary: CycleSummary | None) -> list[ChampionFigure]:
+    """Is it better, and is it harmless: what was measured, in this order."""
+    if champion is None or (champion.is_adopted and champion.measured_by is None):
+        return []
+    return [*_gains(champion), *(_harms(summary) if summary else [])]
+
+
+def _gains(champion: Champion) -> list[ChampionFigure]:
+    base, before, after = champion.holdout_base, champion.holdout_before, champion.holdout_after
     if after is None:
-        return "Nothing was measured on held-out experiences."
-    over = f"{count(champion.held_out, 'experience')} that it never trained on"
+        return []
+    over = f"Reply loss {losses(before, after)} on {count(champion.held_out, 'experience')} that it never trained on"
     mark = low_sample_mark(champion.held_out)
-    return f"Reply loss on {over}: {losses(before, after)} nats/token, a gain of {gain(before, after)}{mark}."
+    found = [ChampionFigure("Gain", f"{gain(before, after)} nats/token{mark}", over)]
+    if base is not None and base != before:
+        text = f"Reply loss {losses(base, after)} on the same"
+        found.append(ChampionFigure("Gain over the base", f"{gain(base, after)} nats/token{mark}", text))
+    return found
 
 
-def _harms(summary: CycleSummary) -> list[str]:
-    lines = []
+def _harms(summary: CycleSummary) -> list[ChampionFigure]:
+    found = []
     if summary.drift is not None:
-        allowed = "" if summary.drift_limit is None else f", at most {summary.drift_limit:g} is allowed"
-        lines.append(f"Drift from the base: {summary.drift:.3g} nats/token{allowed}.")
+        limit = summary.drift_limit
+        allowed = "" if limit is None else f" of at most {limit:g}"
+        is_met = limit is None or summary.drift <= limit
+        drawn = None if limit is None else bar(summary.drift, limit)
+        text = "from the base model" if is_met else "from the base model: more than is allowed"
+        figure = f"{summary.drift:.3g}{allowed} nats/token"
+        found.append(ChampionFigure("Drift", figure, text, drawn, "good" if is_met else "bad"))
     if summary.loops is not None:
-        lines.append(f"Of its replies to the probe prompts, {summary.loops or 'none'} run in a loop.")
-    return lines
+        text = "of its replies to the probe prompts"
+        found.append(ChampionFigure("Replies in a loop", str(summary.loops or "none"), text))
+    return found

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from sleepd.protocol.answers import Reasons
 from sleepd.protocol.status import CycleSummary
 from sleepd.sleepctl.pages.origin_words import whence
-from sleepd.sleepctl.pages.wording import duration, gain, has_low_sample, older_loss
+from sleepd.sleepctl.pages.wording import MISSING, duration, energy, gain, has_low_sample, older_loss
 
 from .charts import Point, chart, x_of
 from .state_marks import LEGEND, Mark, mark_of
@@ -28,6 +28,7 @@ class Line(NamedTuple):
     gain: str
     interval: str
     """Of the gain; empty: it has none."""
+    drift: str
     drift_limit: str
     """Empty: it is not known."""
     took: str
@@ -51,12 +52,15 @@ def values(
 ) -> dict[str, Any]:
     """Charts with the oldest cycle at the left, tables with the newest first."""
     drawn = list(reversed(cycles))
-    charts = [
-        chart("Gain on held-out experiences, nats per token", [_gain(each) for each in drawn]),
-        chart("Drift from the base, nats per token", [_drift(each) for each in drawn]),
-        chart("Replies that run in a loop", [_loops(each) for each in drawn]),
-        chart("Time, minutes", [_minutes(each) for each in drawn]),
-    ]
+    figures = {
+        "Gain on held-out experiences, nats per token": _gain,
+        "Drift from the base, nats per token": _drift,
+        "Replies that run in a loop": _loops,
+        "Time, minutes": _minutes,
+        "Energy that the GPU drew, Wh": _energy,
+    }
+    ends = (f"cycle {drawn[0].cycle}", f"cycle {drawn[-1].cycle}") if len(drawn) > 1 else ("", "")
+    charts = [chart(title, [figure(each) for each in drawn], ends) for title, figure in figures.items()]
     return {
         "now": now,
         "lines": [_line(each) for each in cycles],
@@ -64,6 +68,7 @@ def values(
         "legend": [each for each in LEGEND if each.name in {mark_of(cycle).name for cycle in cycles}],
         "happenings": _happenings(reasons, [each.started_at for each in drawn], is_newest=is_newest),
         "is_paged": not is_newest,
+        "has_energy": any(each.energy_joules is not None for each in cycles),
         "limit": limit,
         "limits": SHOWN,
         "older": cycles[-1].cycle if len(cycles) == limit and cycles[-1].cycle > 1 else None,
@@ -139,6 +144,11 @@ def _minutes(cycle: CycleSummary) -> Point | None:
     return _point(cycle, None if seconds is None else seconds / 60, "" if seconds is None else duration(seconds))
 
 
+def _energy(cycle: CycleSummary) -> Point | None:
+    joules = cycle.energy_joules
+    return _point(cycle, None if joules is None else joules / 3600, "" if joules is None else energy(joules))
+
+
 def _seconds(cycle: CycleSummary) -> float | None:
     if cycle.ended_at is None or cycle.state in _UNMEASURED:
         return None
@@ -158,6 +168,7 @@ def _line(cycle: CycleSummary) -> Line:
     ]
     took = "–" if seconds is None else duration(seconds)
     shown_gain = gain(cycle.holdout_before, cycle.holdout_after)
+    drift = MISSING if cycle.drift is None else f"{cycle.drift:.4f}"
     limit = "" if cycle.drift_limit is None else f"{cycle.drift_limit:g}"
     shown = [note for note in notes if note]
-    return Line(cycle, mark_of(cycle), shown_gain, _interval(cycle), limit, took, shown)
+    return Line(cycle, mark_of(cycle), shown_gain, _interval(cycle), drift, limit, took, shown)

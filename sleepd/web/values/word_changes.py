@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections import defaultdict
 from collections.abc import Sequence
 from itertools import takewhile
 from typing import NamedTuple
 
-MOST_WORDS = 200
-"""Of each text: the work grows with the product. Longer texts are shown without marks."""
+MOST_WORDS = 1000
+"""Of each text. Longer texts are shown without marks."""
 _WORD = re.compile(r"\s*\S+\s*|\s+")
 
 
@@ -47,22 +48,30 @@ def _is_pair(words: tuple[str, str]) -> bool:
 
 
 def _common(old: Sequence[str], new: Sequence[str]) -> tuple[set[int], set[int]]:
-    """Where the words of a longest common subsequence stand in both: by a table, whatever the texts are like."""
-    lengths = [[0] * (len(new) + 1) for _ in range(len(old) + 1)]
-    for i in range(len(old) - 1, -1, -1):
-        row, below, word = lengths[i], lengths[i + 1], old[i]
-        for j in range(len(new) - 1, -1, -1):
-            row[j] = below[j + 1] + 1 if word == new[j] else max(below[j], row[j + 1])
-    kept_old, kept_new, i, j = set(), set(), 0, 0
-    while i < len(old) and j < len(new):
+    """Where the words of a longest common subsequence stand in both.
+
+    Of each row of the usual table one number is kept, a bit for each word of ``new``: it is 0 where one more word is
+    common than up to the word before (Hyyrö 2004). A row costs four operations, whatever the texts are like.
+    """
+    places: dict[str, int] = defaultdict(int)
+    for j, word in enumerate(new):
+        places[word] |= 1 << j
+    row = whole = (1 << len(new)) - 1
+    rows = [row]
+    for word in old:
+        met = row & places[word]
+        row = ((row + met) | (row - met)) & whole
+        rows.append(row)
+    kept_old, kept_new, i, j = set(), set(), len(old) - 1, len(new) - 1
+    while i >= 0 and j >= 0:
         if old[i] == new[j]:
             kept_old.add(i)
             kept_new.add(j)
-            i, j = i + 1, j + 1
-        elif lengths[i + 1][j] >= lengths[i][j + 1]:
-            i += 1
+            i, j = i - 1, j - 1
+        elif rows[i + 1] >> j & 1:
+            j -= 1
         else:
-            j += 1
+            i -= 1
     return kept_old, kept_new
 
 

@@ -6,6 +6,7 @@ TMPDIR (that directory), CUDA's variables, and
 
 - SLEEPD_ADAPTER: the adapter's directory, the last argument too; empty for the base, and then there is no argument;
 - SLEEPD_BASE: the directory of the base's safetensors;
+- SLEEPD_QUANTIZATION: what the base is quantised to while it is loaded, none or nf4: load it so, too;
 - SLEEPD_SYSTEM_PROMPT: what the agent runs with;
 - SLEEPD_CYCLE: the number of the cycle.
 
@@ -74,6 +75,7 @@ def figures(job: Job, adapter: Path | None, base_directory: Path, report: Callab
             "TMPDIR": directory,
             "SLEEPD_ADAPTER": str(adapter or ""),
             "SLEEPD_BASE": str(base_directory),
+            "SLEEPD_QUANTIZATION": job.quantization,
             "SLEEPD_SYSTEM_PROMPT": job.system_prompt,
             "SLEEPD_CYCLE": str(job.cycle),
         }

@@ -45,6 +45,7 @@ from sleepd.worker.model.device import Device
 from sleepd.worker.model.generate import Asked, batched_replies
 from sleepd.worker.model.inspect_base import most_positions
 from sleepd.worker.model.loading import Loaded
+from sleepd.worker.model.memory.memory_estimate import is_packed
 from sleepd.worker.model.memory.out_of_memory import free_memory, is_out_of_memory
 from sleepd.worker.process_memory import available_bytes
 
@@ -209,7 +210,12 @@ def _as_sent(job: Job, chat: ChatFormat, messages: tuple[Message, ...]) -> tuple
 
 
 def in_float32(model: Any, device: Device) -> Device:
-    """The model in float32 where at most half of the free memory goes into that; else as it is."""
+    """The model in float32 where at most half of the free memory goes into that; else as it is.
+
+    Packed layers compute in the number type that they were loaded for, so a model that has some stays as it is.
+    """
+    if any(map(is_packed, model.parameters())):
+        return device
     weights = [*model.parameters(), *model.buffers()]
     more = sum(4 * one.numel() - one.nbytes for one in weights if one.is_floating_point())
     free_memory()

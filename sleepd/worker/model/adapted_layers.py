@@ -9,10 +9,13 @@ from typing import Any
 import torch
 from peft.tuners.lora import LoraLayer
 
+from .quantization import unpacked
+
 
 def adapted_norm(model: Any) -> float:
     """Frobenius norm of all the base's weights that the adapter changes."""
-    norms = [torch.linalg.vector_norm(weight, dtype=torch.float32) for weight in _adapted_weights(model)]
+    weights = map(unpacked, _adapted_weights(model))
+    norms = [torch.linalg.vector_norm(weight, dtype=torch.float32) for weight in weights]
     return math.sqrt(sum(float(norm) ** 2 for norm in norms))
 
 

@@ -17,6 +17,7 @@ from safetensors.torch import save
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from sleepd.files import fsync_path
+from sleepd.protocol.checkpoint.base_identity import UNQUANTISED
 from sleepd.protocol.checkpoint.checkpoint_files import CONFIG_FILE, WEIGHTS_FILE
 from sleepd.protocol.strategy import Strategy
 from sleepd.worker.failure import GiveUp
@@ -25,6 +26,7 @@ from .device import Device, attention_for
 from .find_base import seen_files
 from .gguf.convert_gguf import Notify
 from .inspect_base import read_config, reading
+from .quantization import compute_alike, quantising
 from .read_adapter import WAY_OUT, read_adapter, read_adapter_config
 from .target_modules import find_targets
 
@@ -44,7 +46,7 @@ def load_tokenizer(base: Path) -> Any:
     return tokenizer
 
 
-def load_base(directory: Path, device: Device) -> tuple[Any, Any]:
+def load_base(directory: Path, device: Device, quantization: str = UNQUANTISED) -> tuple[Any, Any]:
     """Model (frozen, in evaluation mode) and tokenizer from a directory of safetensors.
 
     Whether the files hold all of the model is ``skeleton.build_skeleton``'s to say.
@@ -67,7 +69,9 @@ def load_base(directory: Path, device: Device) -> tuple[Any, Any]:
             local_files_only=True,
             trust_remote_code=False,
             **({"attn_implementation": attention} if attention else {}),
+            **quantising(quantization, device),
         )
+    compute_alike(model)
     model.name_or_path = model.config._name_or_path = str(directory)  # noqa: SLF001 - where peft looks for the base
     return model.eval(), tokenizer
 

@@ -19,6 +19,7 @@ from transformers import AutoModelForCausalLM
 from sleepd.worker.failure import GiveUp
 
 from .find_base import seen_files, tensor_table
+from .memory.memory_estimate import PACKED_BYTES
 from .memory.out_of_memory import is_out_of_memory
 
 LEAST_POSITIONS = 256
@@ -142,20 +143,24 @@ def most_positions(config: Any) -> int | None:
     return min(found) if found else None
 
 
-def weight_bytes(model: Any, dtype: torch.dtype) -> int:
-    """Of all parameters and buffers, once loaded in ``dtype``; each shared one once."""
+def weight_bytes(model: Any, dtype: torch.dtype, packed: int = 0) -> int:
+    """Of all parameters and buffers, once loaded in ``dtype``, ``packed`` of the numbers in four bits.
+
+    Each shared one counts once.
+    """
     size = torch.empty((), dtype=dtype).element_size()
-    parameters = sum(int(one.numel()) for one in model.parameters()) * size
+    parameters = sum(int(one.numel()) for one in model.parameters()) - packed
+    parameters = parameters * size + round(packed * PACKED_BYTES)
     return parameters + sum(int(one.numel()) * int(one.element_size()) for one in model.buffers())
 
 
-def refuse_too_large(model: Any, dtype: torch.dtype, memory_bytes: int | None, where: str) -> None:
+def refuse_too_large(model: Any, dtype: torch.dtype, memory_bytes: int | None, where: str, packed: int = 0) -> None:
     """Before anything is allocated: weights that are larger than the whole memory never fit.
 
     Raises:
         GiveUp: ``base_unusable``.
     """
-    needed = weight_bytes(model, dtype)
+    needed = weight_bytes(model, dtype, packed)
     if memory_bytes is not None and needed > memory_bytes:
         text = f"the base's weights take {needed / 2**30:.1f} GiB, and {where} has {memory_bytes / 2**30:.1f} GiB"
         raise GiveUp("base_unusable", text, "name a smaller model.base")

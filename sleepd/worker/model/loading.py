@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from sleepd.protocol.checkpoint.base_identity import UNQUANTISED
 from sleepd.protocol.evidence import ChatContract
 from sleepd.protocol.job import Job
 from sleepd.worker.channel import Channel
@@ -21,6 +22,7 @@ from .find_base import find_base
 from .generate import named_stops, stop_ids
 from .gguf.convert_gguf import open_base
 from .inspect_base import build_skeleton, reading, refuse_too_large, refuse_unknown_tokens
+from .quantization import require_quantization, to_be_quantised
 from .template_check import check
 from .trial_pass import try_out
 
@@ -61,13 +63,18 @@ def load(job: Job, channel: Channel) -> Loaded:
     converting = size / CONVERTED_BYTES_A_SECOND if base.is_gguf else 0.0
     channel.doing("hashed the base's weights, or converted them once", seconds=converting)
     directory, known_as = open_base(
-        job.base, job.cache_directory, Path(job.models_directory), channel.notice, expected=job.expected_base
+        job.base,
+        job.cache_directory,
+        Path(job.models_directory),
+        channel.notice,
+        expected=job.expected_base,
+        quantization=job.quantization,
     )
     channel.doing("checked the base's configuration and tokenizer")
-    check_base(directory, device)
+    check_base(directory, device, job.quantization)
     doing = "loaded the base's configuration, tokenizer and weights"
     channel.doing(doing, seconds=size / COPIED_BYTES_A_SECOND)
-    model, tokenizer = load_base(directory, device)
+    model, tokenizer = load_base(directory, device, job.quantization)
     channel.doing("attached the adapter")
     if job.parent:
         model = continue_adapter(model, Path(job.parent), job.strategy, job.seed, channel.notice)
@@ -96,13 +103,15 @@ def open_chat(tokenizer: Any, job: Job, stops: Collection[int]) -> ChatFormat:
         return ChatFormat(tokenizer, job.system_prompt, thoughts=job.thoughts, stops=stops, day=day)
 
 
-def check_base(directory: Path, device: Device) -> Any:
+def check_base(directory: Path, device: Device, quantization: str = UNQUANTISED) -> Any:
     """Refuse, before a weight is read, what no cycle could be made of; returns the skeleton (on the meta device).
 
     Raises:
         GiveUp: ``base_unusable``.
     """
+    require_quantization(quantization, device)
     skeleton = build_skeleton(directory)
-    refuse_too_large(skeleton, device.dtype, memory_of(device), str(device.torch_device))
+    packed = sum(to_be_quantised(skeleton, quantization))
+    refuse_too_large(skeleton, device.dtype, memory_of(device), str(device.torch_device), packed)
     refuse_unknown_tokens(skeleton, load_tokenizer(directory))
     return skeleton

@@ -21,7 +21,7 @@ from sleepd.protocol.strategy import Strategy
 from sleepd.worker.environment import prepare_environment
 from sleepd.worker.failure import GiveUp
 from sleepd.worker.model.find_base import Base, adapter_beside, find_base
-from sleepd.worker.model.memory.memory_estimate import needed_bytes
+from sleepd.worker.model.memory.memory_estimate import Shape, needed_bytes, shape_of
 
 
 def main() -> int:
@@ -31,6 +31,7 @@ def main() -> int:
     )
     parser.add_argument("--base", default="embedded")
     parser.add_argument("--cache", default="", help="the hub cache; empty: the library's default place")
+    parser.add_argument("--quantization", choices=("none", "nf4"), default="none")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--strategy", default="consolidate")
     parser.add_argument("--row-tokens", type=int, help="of the longest row; default: see --longest")
@@ -64,9 +65,11 @@ def _check(given: argparse.Namespace) -> BaseCheck:
     transformers_logging.set_verbosity_error()
     from sleepd.worker.model.adapter import start_adapter
     from sleepd.worker.model.device import choose_device
+    from sleepd.worker.model.quantization import to_be_quantised
 
     base, device = find_base(given.base, given.cache), choose_device(given.device)
-    model = _gguf_skeleton(base) if base.is_gguf else _skeleton(base, device)
+    model = _skeleton(base, device, given.quantization)
+    packed = to_be_quantised(model, given.quantization)
     notices = []
     if not base.is_gguf and (beside := adapter_beside(base.path)):
         notices.append(f"{base.path} holds {beside}: the base is used without that adapter")
@@ -75,7 +78,7 @@ def _check(given: argparse.Namespace) -> BaseCheck:
     row = given.row_tokens
     if given.longest and (longest := _longest(given, base, strategy.max_tokens)):
         row = max(longest, strategy.micro_batch_tokens)
-    return _told(adapted, config, strategy, notices, base, device, row)
+    return _told(adapted, shape_of(adapted, config, packed), strategy, notices, base, device, row)
 
 
 def _longest(given: argparse.Namespace, base: Base, max_tokens: int) -> int | None:
@@ -94,10 +97,14 @@ def _longest(given: argparse.Namespace, base: Base, max_tokens: int) -> int | No
         return None
 
 
-def _skeleton(base: Base, device: Any) -> Any:
+def _skeleton(base: Base, device: Any, quantization: str) -> Any:
     from sleepd.worker.model.loading import check_base
+    from sleepd.worker.model.quantization import require_quantization
 
-    return check_base(base.path, device)
+    if base.is_gguf:
+        require_quantization(quantization, device)
+        return _gguf_skeleton(base)
+    return check_base(base.path, device, quantization)
 
 
 def _gguf_skeleton(base: Base) -> Any:
@@ -113,18 +120,19 @@ def _gguf_skeleton(base: Base) -> Any:
 
 
 def _told(
-    adapted: Any, config: Any, strategy: Strategy, notices: list[str], base: Base, device: Any, tokens: int | None
+    adapted: Any, shape: Shape, strategy: Strategy, notices: list[str], base: Base, device: Any, tokens: int | None
 ) -> BaseCheck:
     from sleepd.worker.model.adapted_layers import adapted_layers
     from sleepd.worker.model.device import attention_for
     from sleepd.worker.model.inspect_base import most_positions
-    from sleepd.worker.model.memory.memory_estimate import Need, shape_of
+    from sleepd.worker.model.memory.memory_estimate import Need
 
+    config = adapted.config.get_text_config()
     positions = most_positions(config)
     longest = min(strategy.max_tokens, positions or strategy.max_tokens)
     number_bytes = 2 if str(device.dtype) == "torch.bfloat16" else 4
     need = Need(
-        shape_of(adapted, config),
+        shape,
         number_bytes=number_bytes,
         is_eager=attention_for(config.to_dict()) == "eager",
         is_converted=base.is_gguf,

@@ -18,6 +18,7 @@ from sleepd.errors import (
 )
 from sleepd.files import DIRECTORY_MODE, FILE_MODE, fsync_path, hashed, read_document, write_durably
 from sleepd.host import worker_python
+from sleepd.protocol.checkpoint.base_identity import UNQUANTISED, quantization_of
 from sleepd.protocol.checkpoint.checkpoint_files import CONFIG_FILE, EVALUATION_FILE, WEIGHTS_FILE, Evaluation
 from sleepd.protocol.deployment.converted_adapter import ConvertedAdapter
 from sleepd.protocol.deployment.exported_adapter import EXPORT_FILE, ExportedAdapter, ExportedFile
@@ -122,6 +123,7 @@ def _write_files(session: Session, checkpoint: Path, directory: Path) -> str:
     if arguments.form == "gguf":
         to = ["--numbers", arguments.numbers, "--to", str(directory / name)]
         return _ask(session, ["sleepd.worker.programs.adapter_to_gguf", *given, *to])
+    _refuse_packed(checkpoint, arguments.cycle)
     given += ["--models", str(session.places.state / "models")]
     if not arguments.base_gguf:
         given += ["--expected", _known(checkpoint).base_fingerprint]
@@ -132,6 +134,14 @@ def _write_files(session: Session, checkpoint: Path, directory: Path) -> str:
     converter = _ask(session, [program, *given, *to])
     write_durably(directory / "Modelfile", f"FROM ./{name}\n".encode())
     return converter
+
+
+def _refuse_packed(checkpoint: Path, cycle: int) -> None:
+    """A merged model holds other weights than the packed ones that the adapter was measured on."""
+    quantization = quantization_of(_known(checkpoint).base_fingerprint)
+    if quantization != UNQUANTISED:
+        text = f"cycle {cycle} was measured on the base in {quantization}, and a merged model holds no such base"
+        raise ConversionFailed(text, hint="export it with --as peft, and serve it on the base in that form")
 
 
 def _base_arguments(session: Session) -> list[str]:
@@ -170,6 +180,7 @@ def _described(session: Session, checkpoint: Path, target: Path, directory: Path
         base_fingerprint=_known(checkpoint).base_fingerprint,
         numbers=arguments.numbers if arguments.form.endswith("gguf") else "",
         converter=converter,
+        quantization=quantization_of(_known(checkpoint).base_fingerprint),
         is_measured=arguments.form == "peft" and verdict is not None,
         verdict=f"{verdict.outcome}: {verdict.reason}" if verdict else "",
         measured=[each.text for each in verdict.figures] if verdict else [],

@@ -54,7 +54,8 @@ def _tried(config: Config) -> list[dict[str, str]]:
             continue
         bad = [piece for piece in pieces if isinstance(piece.found, str)]
         good = len(pieces) - len(bad)
-        first = f"; {len(bad)} skipped, the first: {bad[0].position} {bad[0].found}" if bad else ""
+        place = f"{bad[0].position}: " if bad and bad[0].position else ""
+        first = f"; {len(bad)} skipped, the first: {place}{bad[0].found}" if bad else ""
         text = f"{file}: {count(good, 'experience')}{first}" if file.exists() else f"{file}: does not exist yet"
         found.append({"text": text, "style": "" if good else "yellow"})
     if len(files) > MOST_TRIED:

@@ -13,7 +13,13 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from sleepd.files import fsync_path
-from sleepd.protocol.checkpoint.base_identity import is_same_base, weights_part
+from sleepd.protocol.checkpoint.base_identity import (
+    UNQUANTISED,
+    in_quantization,
+    is_same_base,
+    quantization_of,
+    weights_part,
+)
 from sleepd.worker.failure import GiveUp
 from sleepd.worker.model.find_base import adapter_beside, find_base, fingerprint, met_as, seen_files
 from sleepd.worker.model.inspect_base import reading, require_whole
@@ -26,32 +32,44 @@ Notify = Callable[[str, str], object]
 
 
 def open_base(
-    name: str, cache_directory: str, models_directory: Path, notify: Notify, *, expected: str = ""
+    name: str,
+    cache_directory: str,
+    models_directory: Path,
+    notify: Notify,
+    *,
+    expected: str = "",
+    quantization: str = UNQUANTISED,
 ) -> tuple[Path, str]:
     """The directory of safetensors of the base called ``name``, converted if need be, and its fingerprint.
+
+    The files are the same whatever they are quantised to while they are loaded; the fingerprint is another.
 
     Raises:
         GiveUp: ``base_unusable``, or ``base_changed`` where its fingerprint is not the ``expected`` one.
     """
     models_directory.mkdir(parents=True, exist_ok=True)
     base = find_base(name, cache_directory)
-    found = fingerprint(base, models_directory)
+    files = fingerprint(base, models_directory)
+    found = in_quantization(files, quantization)
     if expected and not is_same_base(met_as(expected, found, models_directory), found):
         raise GiveUp(
             "base_changed",
             f"{name} is another base than the adapter was trained on: {_difference(expected, found)}",
-            "put the old files back, or start a new lineage: sleepctl rebase; to judge another machine's adapter, use "
-            "the same base on both machines",
+            "put the old files or model.quantization back, or start a new lineage: sleepctl rebase; to judge another "
+            "machine's adapter, use the same base on both machines",
         )
     if not base.is_gguf:
         if beside := adapter_beside(base.path):
             text = f"{base.path} holds {beside}: the base is used without that adapter; move it away if nobody needs it"
             notify("adapter_beside_base", text)
         return base.path, found
-    return _converted_copy(base.path, found, models_directory, notify), found
+    return _converted_copy(base.path, files, models_directory, notify), found
 
 
 def _difference(expected: str, found: str) -> str:
+    was, is_ = quantization_of(expected), quantization_of(found)
+    if was != is_:
+        return f"its quantization was {was} then, and is {is_} now"
     if weights_part(expected) != weights_part(found):
         return f"weights {weights_part(expected)[:12]} then, {weights_part(found)[:12]} now"
     return "the weights are the same; configuration, tokenizer or chat template were changed"

@@ -6,6 +6,8 @@ the logits of the supervised places, the adapter with its optimizer, and the lib
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +29,10 @@ HIDDEN_KEPT, INNER_KEPT = 22, 8
 ATTENTION_KEPT = 3
 """What eager attention keeps of each head for each pair of tokens, in numbers; the fused one keeps nothing."""
 
+PACKED_BYTES = (4 + 8 / 64 + 32 / (64 * 256)) / 8
+"""Of a number in nf4: its four bits, the scale of its block of 64 in eight bits, and theirs, 256 at a time, in 32."""
+UNPACKED_COPIES = 2
+"""Of a packed matrix while it is computed with, in the model's number type: itself, and turned for the way back."""
 HELD_SHARE = 1.15
 """Of what a row keeps, what the allocator holds for it once rows of many lengths went before."""
 
@@ -44,6 +50,10 @@ class Shape:
     inner: int
     heads: int
     vocabulary: int
+    packed: int = 0
+    """Of ``weights``, the numbers that are kept in four bits."""
+    largest_packed: int = 0
+    """Numbers of the largest matrix of these."""
 
 
 @dataclass(frozen=True)
@@ -59,10 +69,23 @@ class Need:
     """Whether the first cycle converts the base from GGUF, in float32 and a copy."""
 
 
-def shape_of(adapted: Any, config: Any) -> Shape:
-    """The shape of a model with an adapter, wherever it is, the meta device included."""
+def is_packed(weight: Any) -> bool:
+    """Whether a weight is kept in four bits, several numbers in one."""
+    return getattr(weight, "quant_state", None) is not None
+
+
+def _numbers(weight: Any) -> int:
+    return math.prod(weight.quant_state.shape) if is_packed(weight) else int(weight.numel())
+
+
+def shape_of(adapted: Any, config: Any, packed: Sequence[int] = ()) -> Shape:
+    """The shape of a model with an adapter, wherever it is, the meta device included.
+
+    ``packed``: numbers of each matrix that will be in four bits once it is loaded.
+    """
     adapter = sum(one.numel() for one in adapted.parameters() if one.requires_grad)
-    whole = sum(one.numel() for one in adapted.parameters())
+    whole = sum(map(_numbers, adapted.parameters()))
+    packed = [*packed, *(_numbers(one) for one in adapted.parameters() if is_packed(one))]
     hidden = int(config.hidden_size)
     experts = int(getattr(config, "num_experts_per_tok", None) or 1)
     inner = getattr(config, "moe_intermediate_size", None) or getattr(config, "intermediate_size", None) or 4 * hidden
@@ -74,6 +97,8 @@ def shape_of(adapted: Any, config: Any) -> Shape:
         inner=experts * int(inner),
         heads=int(getattr(config, "num_attention_heads", 1)),
         vocabulary=int(adapted.get_input_embeddings().weight.shape[0]),
+        packed=sum(packed),
+        largest_packed=max(packed, default=0),
     )
 
 
@@ -90,7 +115,8 @@ def needed_bytes(need: Need, tokens: int, is_recomputing: bool = False) -> int:
     ``is_recomputing``: each layer keeps its input alone, and one at a time computes again.
     """
     shape, size = need.shape, need.number_bytes
-    weights = shape.weights * size
+    weights = (shape.weights - shape.packed + UNPACKED_COPIES * shape.largest_packed) * size
+    weights += round(shape.packed * PACKED_BYTES)
     layers = 1 if is_recomputing else shape.layers
     kept = layers * tokens * (HIDDEN_KEPT * shape.hidden + INNER_KEPT * shape.inner) * size
     if need.is_eager:

@@ -25,9 +25,10 @@ from sleepd.protocol.deployment.adapter_fingerprint import (
 from .endpoint import Endpoint
 
 SAME_NATS: Final = 0.08
-"""A server's answers are its own earlier ones up to here. Requests beside it make a difference of up to 0.06, a stale
-cache 0.11 or more (2026-11-27). The worst of the prompts that are asked again moves by 0.27 or more with another
-generation (2026-11-28, tests/bench/README.md)."""
+"""A server's answers are its own earlier ones up to here. A stale cache makes 0.11 or more, requests beside it up to
+0.06 (2026-11-27), on a q8_0 or q4_1 base up to 0.13 (2026-11-28): then all prompts are asked, and the long one may be
+taken for stale, as happened once in six swaps. The worst of the prompts that are asked again moves by 0.27 or more with
+another generation (2026-11-28; both in tests/bench/README.md)."""
 SAME_SHARE: Final = 0.5
 """And up to this share of the distance to the next nearest model: of two near generations neither passes for the
 other."""

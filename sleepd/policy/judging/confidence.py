@@ -18,6 +18,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 
 from sleepd.protocol.verdict import Interval
 
@@ -47,7 +48,7 @@ def gain_interval(pairs: Sequence[Pair], confidence: float, conversations: Seque
     if len(weighted) == 1:
         return Interval(estimate=estimate, low=None, high=None, confidence=confidence, experiences=1)
     margin = t_quantile(confidence, len(weighted) - 1) * _jackknife_error(weighted)
-    drawn = _bootstrap(weighted)
+    drawn = _bootstrap(tuple(weighted))
     return Interval(
         estimate=estimate,
         low=min(estimate - margin, _quantile(drawn, 1 - confidence)),
@@ -85,8 +86,9 @@ def _jackknife_error(weighted: Sequence[tuple[float, float]]) -> float:
     return math.sqrt((count - 1) / count * math.fsum((one - mean) ** 2 for one in without))
 
 
-def _bootstrap(weighted: Sequence[tuple[float, float]]) -> list[float]:
-    """The ratio of each resample, in ascending order."""
+@lru_cache(maxsize=16)
+def _bootstrap(weighted: tuple[tuple[float, float], ...]) -> tuple[float, ...]:
+    """The ratio of each resample, in ascending order; kept, for a verdict asks at several confidences."""
     chance, count = random.Random(SEED), len(weighted)  # noqa: S311 - statistics, no secret
     ratios = []
     for _ in range(RESAMPLES):
@@ -95,7 +97,7 @@ def _bootstrap(weighted: Sequence[tuple[float, float]]) -> list[float]:
             gain += one_gain
             weight += one_weight
         ratios.append(gain / weight)
-    return sorted(ratios)
+    return tuple(sorted(ratios))
 
 
 def _quantile(ascending: Sequence[float], share: float) -> float:

@@ -3,7 +3,9 @@
 An engine keeps what it computed for earlier prompts. Where the adapter was changed and the cache was not (as by
 ``POST /lora-adapters`` of llama.cpp), a prompt that begins as an earlier one is answered by a mixture of both. So every
 prompt is asked without the cache: that shows the adapter. And the long one is asked with it first, as an agent would:
-where that answer is another one, agents are answered by something that was never measured.
+where that answer is another one, agents are answered by something that was never measured. Requests beside it move
+single answers, too: so what came from the cache is called stale only where it is apart from three answers that were
+computed anew. Asking with the cache again shows nothing: an answer computed anew puts right what the cache holds.
 """
 
 from __future__ import annotations
@@ -26,12 +28,13 @@ from .endpoint import Endpoint
 
 SAME_NATS: Final = 0.08
 """A server's answers are its own earlier ones up to here. A stale cache makes 0.11 or more, requests beside it up to
-0.06 (2026-11-27), on a q8_0 or q4_1 base up to 0.13 (2026-11-28): then all prompts are asked, and the long one may be
-taken for stale, as happened once in six swaps. The worst of the prompts that are asked again moves by 0.27 or more with
-another generation (2026-11-28; both in tests/bench/README.md)."""
+0.06 (2026-11-27), on a q8_0 or q4_1 base up to 0.13 (2026-11-28): then all prompts are asked. The worst of the prompts
+that are asked again moves by 0.27 or more with another generation (2026-11-28; both in tests/bench/README.md)."""
 SAME_SHARE: Final = 0.5
 """And up to this share of the distance to the next nearest model: of two near generations neither passes for the
 other."""
+_COMPUTED_ANEW: Final = 3
+"""Answers from which a stale one is apart."""
 _STALE = "it answers long prompts from what it kept under another adapter: restart the engine"
 
 
@@ -46,9 +49,19 @@ def identity_of(endpoint: Endpoint, fingerprints: Sequence[AdapterFingerprint]) 
     first = endpoint.answers(fingerprints[0])
     identity = identify(fingerprints, chain([first], map(endpoint.answers, fingerprints[1:])))
     most = most_apart(identity)
-    if identity.is_named and not all(is_same(first[place], answer, most) for place, answer in kept.items()):
+    long = [(fingerprints[0].prompts[place], first[place], answer) for place, answer in kept.items()]
+    if identity.is_named and not all(_is_fresh(endpoint, *each, most) for each in long):
         identity = Identity(kind="neither", reason=_STALE)
     return identity, first
+
+
+def _is_fresh(
+    endpoint: Endpoint, prompt: PromptReference, first: PromptAnswer, kept: PromptAnswer, most: float
+) -> bool:
+    """Whether what came from the cache is one of the answers that the engine computes anew."""
+    if is_same(first, kept, most):
+        return True
+    return any(is_same(endpoint.ask(prompt), kept, most) for _ in range(_COMPUTED_ANEW - 1))
 
 
 def answers_from_cache(endpoint: Endpoint, prompts: Sequence[PromptReference]) -> dict[int, PromptAnswer]:

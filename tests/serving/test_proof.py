@@ -9,8 +9,8 @@ import pytest
 
 from sleepd.protocol.deployment.adapter_fingerprint import AdapterFingerprint, PromptAnswer, PromptReference
 from sleepd.protocol.deployment.serve_messages import Generation
-from sleepd.serving.proof import ASKED_AGAIN, Prover
-from sleepd.serving.uncached_identity import SAME_NATS
+from sleepd.serving.proof import ASKED_AGAIN, Prover, read_fingerprint
+from sleepd.serving.uncached_identity import SAME_NATS, identity_of
 from sleepd.store.checkpoints import Checkpoints
 from tests.fingerprints import PROMPTS, Model, answers_of, base_model, fingerprint_of, moved
 from tests.serving.fake_engines import record_files
@@ -27,11 +27,14 @@ class Answering:
     def __init__(self, model: Model) -> None:
         self.model = model
         self.noise = 0.0
+        self.kept: Model | None = None
+        """Answers what is asked with the cache; None: the model does."""
         self.asked = 0
 
     def ask(self, prompt: PromptReference, *, is_cache_used: bool = False) -> PromptAnswer:
         self.asked += 1
-        return answers_of(self.model, noise=self.noise)[prompt.prompt_tokens - 10]
+        model = self.kept if is_cache_used and self.kept is not None else self.model
+        return answers_of(model, noise=self.noise)[prompt.prompt_tokens - 10]
 
     def answers(self, fingerprint: AdapterFingerprint) -> list[PromptAnswer]:
         return [self.ask(prompt) for prompt in fingerprint.prompts]
@@ -79,3 +82,25 @@ def test_near_generation_is_not_taken_for_the_same(engine: Answering, prover: Pr
     engine.model = PARENT
     found = prover.prove(wanted, [])
     assert (found.identity.kind, found.identity.cycle, found.is_wanted) == ("parent", 6, False)
+
+
+@pytest.mark.parametrize("like", [0, 2, 3])
+def test_single_moved_answer_is_no_stale_one(
+    engine: Answering, prover: Prover, wanted: Generation, like: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What came from the cache is stale where it is apart from three answers that were computed anew, not from one."""
+    fingerprint = read_fingerprint(wanted)
+    assert fingerprint is not None
+    prompts = [msgspec.structs.replace(fingerprint.prompts[0], kind="long"), *fingerprint.prompts[1:]]
+    known = [msgspec.structs.replace(fingerprint, prompts=tuple(prompts))]
+    engine.kept, ask, computed = moved(NEAR, 3, 0.5), engine.ask, []
+
+    def moves(prompt: PromptReference, *, is_cache_used: bool = False) -> PromptAnswer:
+        if prompt.kind == "long" and not is_cache_used:
+            computed.append(prompt)
+            return ask(prompt, is_cache_used=len(computed) == like)
+        return ask(prompt, is_cache_used=is_cache_used)
+
+    monkeypatch.setattr(engine, "ask", moves)
+    identity, _ = identity_of(engine, known)
+    assert (identity.is_named, len(computed)) == ((True, like) if like else (False, 3))

@@ -106,7 +106,7 @@ def test_older_ledger_is_compacted_once(tmp_path: Path, whole: tuple[Path, dict[
         older.execute("ALTER TABLE placements DROP COLUMN conversation")
         for column in ("trained", "replayed", "held_out"):
             older.execute(f"ALTER TABLE cycles DROP COLUMN {column}")
-        for column in ("rules", "personal"):
+        for column in ("rules", "personal", "said_at"):
             older.execute(f"ALTER TABLE screenings DROP COLUMN {column}")
         older.execute("PRAGMA auto_vacuum=NONE")
         older.execute("PRAGMA user_version=3")

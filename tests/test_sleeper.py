@@ -454,13 +454,13 @@ def test_jumping_clock_neither_blocks_nor_storms(stage: Stage) -> None:
 
 
 def answers(stage: Stage) -> Any:
-    """All that a client can ask, but for times of asking."""
+    """All that a client can ask, but for times of asking and of screening."""
 
     async def scene(sleeper: OpenSleeper) -> Any:
         decision = await sleeper.refresh()
         status = overview(sleeper.reader, next_check_at=None, config_path="")
         same = {"written_at": stage.clock.now(), "since": stage.clock.now(), "last_error": None, "free_bytes": None}
-        buffer = msgspec.structs.replace(status.buffer, read_at=None)
+        buffer = msgspec.structs.replace(status.buffer, read_at=None, to_learn_since=None)
         details = [detail(sleeper.reader, each.cycle) for each in cycles(sleeper.reader, limit=99)]
         return decision, msgspec.structs.replace(status, buffer=buffer, **same), details, sleeper.parts.intake.counts
 

@@ -53,6 +53,10 @@ NEED_TORCH = (
 collect_ignore = [] if importlib.util.find_spec("torch") else list(NEED_TORCH)
 
 
+REFERENCE_PROMPTS = 8
+"""Of each set, in the cycles of this process."""
+
+
 @dataclass
 class Ended:
     """What came over the wire, and how the process ended."""
@@ -99,13 +103,22 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("models")
 
 
+def some_prompts(strategy: Strategy, seed: int, steps: int) -> Any:
+    """The first ``REFERENCE_PROMPTS`` of each set of reference prompts."""
+    from sleepd.worker.evaluation.reference_answers import Prompts, chosen_prompts
+
+    chosen = chosen_prompts(strategy, seed, steps)
+    return Prompts(*(each[:REFERENCE_PROMPTS] for each in (chosen.regularise, chosen.monitor, chosen.probe)))
+
+
 @pytest.fixture(scope="package", autouse=True)
 def short_replies() -> Iterator[None]:
-    """The tiny model never ends a reply by itself; in this process its replies are short."""
+    """In this process replies are short, which the tiny model never ends by itself, and reference prompts are few."""
     with pytest.MonkeyPatch.context() as patch:
         if importlib.util.find_spec("torch"):
             for name in ("REPLY_TOKENS", "PROBE_TOKENS", "RECALL_TOKENS", "TALK_TOKENS"):
                 patch.setattr(f"sleepd.worker.evaluation.probe_generation.{name}", 12)
+            patch.setattr("sleepd.worker.measure.chosen_prompts", some_prompts)
         yield
 
 

@@ -212,7 +212,7 @@ def test_out_of_memory_finally_gives_up(run_here: RunHere, monkeypatch: pytest.M
 def test_out_of_memory_elsewhere_is_named(run_here: RunHere, monkeypatch: pytest.MonkeyPatch) -> None:
     """While the model itself is loaded there is no step back, but the daemon still hears the reason."""
 
-    def load_base(directory: Path, device: torch.device) -> None:
+    def load_base(*_: object) -> None:
         raise MemoryError("no room")
 
     monkeypatch.setattr(loading, "load_base", load_base)

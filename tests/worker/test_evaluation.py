@@ -30,7 +30,7 @@ from sleepd.worker.model.generate import Asked, replies, stop_ids
 from sleepd.worker.model.gguf.convert_gguf import open_base
 from sleepd.worker.programs.tiny_model import make_tiny_tokenizer
 
-from .conftest import RecordingChannel, RunHere, examples, make_job, quick
+from .conftest import REFERENCE_PROMPTS, RecordingChannel, RunHere, examples, make_job, quick
 from .templates import pair
 
 pytestmark = pytest.mark.worker
@@ -46,7 +46,7 @@ def test_drift_is_zero_only_before_training(run_here: RunHere, tmp_path: Path) -
     first = run_here(name="first")
     assert first.evidence.drift.parent == 0.0
     assert first.evidence.drift.candidate > 0
-    assert first.evidence.drift.prompts == len(reference_prompts("probe"))
+    assert first.evidence.drift.prompts == REFERENCE_PROMPTS
     again = [msgspec.structs.replace(one, role="replay") if one.id in ("e0", "e1") else one for one in examples()]
     second = run_here(again, name="second", parent=str(tmp_path / "first"))
     assert second.evidence.drift.parent == pytest.approx(first.evidence.drift.candidate, rel=1e-3)
@@ -294,7 +294,7 @@ def test_base_answers_keep_the_deadline(run_here: RunHere, tmp_path: Path) -> No
     changes = {"models_directory": str(tmp_path / "models"), "strategy": quick(drift_budget=0.025)}
     report = run_here(evaluation_seconds=0.0, **changes)
     (notice,) = [one for one in report.notices if one.event == "base_answers_cut_short"]
-    count = 4 + len(reference_prompts("monitor")) + len(reference_prompts("probe"))
+    count = 4 + 2 * REFERENCE_PROMPTS
     assert (notice.level, f"did not suffice for {count} of {count} reference" in notice.text) == ("warning", True)
     assert report.evidence.drift is None
     again = run_here(name="again", **changes)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import warnings
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -77,6 +78,8 @@ class BufferWatch:
             self.problem = f"{self._where()} does not exist yet"
             return
         observer = None
+        # A directory that is made inside a new one is reported twice, and watched once: nothing that an owner can mend.
+        warnings.filterwarnings("ignore", message="Callback with id", category=RuntimeWarning)
         try:
             observer = InotifyObserver(generate_full_events=False)
             for each in place:

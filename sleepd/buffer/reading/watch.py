@@ -78,7 +78,7 @@ class BufferWatch:
             self.problem = f"{self._where()} does not exist yet"
             return
         observer = None
-        # A directory that is made inside a new one is reported twice, and watched once: nothing that an owner can mend.
+        # A directory that is made inside a new one is reported twice, and watched once: no fault.
         warnings.filterwarnings("ignore", message="Callback with id", category=RuntimeWarning)
         try:
             observer = InotifyObserver(generate_full_events=False)

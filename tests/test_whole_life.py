@@ -43,16 +43,17 @@ def judged(daemon: DaemonProcess) -> list[int]:
 
 
 def assert_nothing_lost_or_doubled(daemon: DaemonProcess, state: Path, count: int) -> None:
-    """Each experience has one place in the judged cycles, ``current`` is whole or absent, staging is empty."""
+    """Each experience is trained once and held out before alone, ``current`` is whole or absent, staging is empty."""
     trained: list[str] = []
     held: set[str] = set()
     for cycle in judged(daemon):
         placed = lineage(state, cycle)
-        held |= {entry["id"] for entry in placed["held_out"]}
+        now_held = {entry["id"] for entry in placed["held_out"]}
+        held |= now_held
         if (state / f"cycle_{cycle:03d}").exists():
             trained += [entry["id"] for entry in placed["trained"]]
+        assert not set(trained) & now_held
     assert len(trained) == len(set(trained))
-    assert not set(trained) & held
     last = daemon.call(Show(cycle=judged(daemon)[-1]), CycleDetail)
     assert len({*trained, *last.trained_ids, *held}) == count
     if (state / "current").exists():

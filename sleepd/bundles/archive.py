@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import hashlib
 import re
-import tarfile
 from collections.abc import Callable
 from typing import BinaryIO, Final, NamedTuple
 
@@ -49,6 +48,8 @@ _AGAIN: Final = "have it sent again; it may have been cut off or changed on its 
 
 def description(name: str, size: int) -> bytes:
     """The block that stands before a file: no owner, no time, one mode."""
+    import tarfile  # here: the daemon imports this module and writes no bundle
+
     info = tarfile.TarInfo(name)
     info.size, info.mode = size, 0o644
     return info.tobuf(format=tarfile.USTAR_FORMAT)

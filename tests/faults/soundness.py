@@ -46,24 +46,27 @@ def _cycles(ledger: Ledger, checkpoints: Checkpoints, *, all_ended: bool) -> lis
 
 
 def _experiences(ledger: Ledger, checkpoints: Checkpoints, ids: set[str], *, all_ended: bool) -> list[str]:
-    """None trained twice in the champion's lineage, none both trained and held out, none that no cycle has judged."""
+    """None trained twice in the champion's lineage, none held out once it was trained, none that no cycle has judged.
+
+    A held-out one is released later, and trained then.
+    """
     found = []
-    trained: list[str] = []
-    held: set[str] = set()
+    trained: list[tuple[str, int]] = []
+    held: dict[str, int] = {}
     judged: set[str] = set()
     lineage = ledger.lineage(checkpoints.champion())
     for summary in ledger.summaries():
         for place in ledger.assignments(summary.cycle):
             if place.role == "train" and summary.cycle in lineage:
-                trained.append(place.id)
+                trained.append((place.id, summary.cycle))
             elif place.role == "holdout":
-                held.add(place.id)
+                held[place.id] = max(summary.cycle, held.get(place.id, 0))
             if summary.state in JUDGED_STATES:
                 judged.add(place.id)
-    if len(trained) != len(set(trained)):
+    if len(trained) != len(dict(trained)):
         found.append("an experience is trained twice in the champion's lineage")
-    if set(trained) & held:
-        found.append("an experience is both trained and held out")
+    if any(held.get(identifier, 0) >= cycle for identifier, cycle in trained):
+        found.append("an experience is held out though it was trained")
     if all_ended and judged != ids:
         found.append(f"{len(ids - judged)} experiences are lost")
     return found

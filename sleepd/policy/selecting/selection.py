@@ -7,8 +7,8 @@ that a hundred thousand fit in little.
 
 from __future__ import annotations
 
+import math
 import random
-import statistics
 from array import array
 from bisect import bisect_left
 from collections import Counter
@@ -226,7 +226,7 @@ def count_and_list(
         quarantined=len(excluded.keys) - excluded.unscreened,
         unscreened=excluded.unscreened,
         personal=excluded.personal,
-        new_salience=statistics.fmean(saliences) if saliences else None,
+        new_salience=math.fsum(saliences) / len(saliences) if saliences else None,
         most_salient_new=max(saliences, default=0.0),
     )
     return counts, array("Q", (columns.keys[i] for i in divided.unlearned))

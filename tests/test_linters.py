@@ -54,6 +54,13 @@ def test_daemon_without_heavy_packages() -> None:
     assert done.returncode == 0, done.stderr
 
 
+def test_daemon_speaks_to_no_endpoint() -> None:
+    """It loads nothing that speaks HTTP: a process of its own asks the engines."""
+    program = "import sys; sys.modules['http.client'] = None; import sleepd.daemon.service"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
 @pytest.mark.parametrize("path", MODULES, ids=module_name)
 def test_sizes_stay_within_limits(path: Path) -> None:
     """Modules and functions stay short enough to be read in one go."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import importlib.util
 import io
 import json
@@ -101,6 +102,13 @@ def make_plain(directory: Path) -> None:
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One models directory for all, so that the base's answers are made once."""
     return tmp_path_factory.mktemp("models")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def frozen() -> None:
+    """Each phase of a cycle collects garbage, and looks through all that the tests before have left in this process."""
+    gc.collect()
+    gc.freeze()
 
 
 def some_prompts(strategy: Strategy, seed: int, steps: int) -> Any:

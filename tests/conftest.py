@@ -39,9 +39,10 @@ LONG_TESTS = frozenset(
         "test_crash_sweep",
         "test_benches",
         "test_demo",
+        "worker/test_resume",
     )
 )
-"""Files whose tests take long and share nothing."""
+"""Files whose tests take long and share next to nothing."""
 
 ENVIRONMENT_OF_COVERAGE = "COVERAGE_PROCESS_CONFIG"
 """Where a process that a test starts learns that it is measured."""

@@ -45,13 +45,22 @@ import sleepd.worker.evaluation.reference_answers as answers
 for name in ("REPLY_TOKENS", "PROBE_TOKENS", "RECALL_TOKENS", "TALK_TOKENS"):
     setattr(probes, name, 12)
 answers.ANSWER_TOKENS = 12
+import sleepd.worker.measure as measure
+def some(*asked):
+    chosen = answers.chosen_prompts(*asked)
+    return answers.Prompts(chosen.regularise[:8], chosen.monitor[:8], chosen.probe[:8])
+measure.chosen_prompts = some
 """
-"""A tiny random model never ends a reply by itself, so every reply is as long as it may be."""
+"""A tiny random model never ends a reply by itself, so every reply is as long as it may be; and of each set of
+reference prompts eight do.
+"""
 
 _REAL = """
-import runpy, sys
+import gc, runpy, sys
+gc.disable()
 import torch, transformers, peft, safetensors.torch
 {change}
+gc.enable()
 sys.argv = ["sleepd.worker", *sys.argv[sys.argv.index("--fd"):]]
 runpy.run_module("sleepd.worker", run_name="__main__", alter_sys=True)
 """

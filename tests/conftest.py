@@ -39,6 +39,7 @@ LONG_TESTS = frozenset(
         "test_crash_sweep",
         "test_benches",
         "test_demo",
+        "worker/test_evaluation",
         "worker/test_resume",
     )
 )

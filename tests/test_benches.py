@@ -232,7 +232,6 @@ def test_faults_are_survived(command: str, shown: str) -> None:
     ("command", "shown"),
     [
         ("hostile_clients.py --seconds 0.3", "refused +slowest"),
-        ("worst_texts.py --form lines", "lines +killed 2 times: 30 of 30 good"),
     ],
 )
 def test_answers_are_timed(command: str, shown: str) -> None:
@@ -248,10 +247,12 @@ def test_older_state_is_opened() -> None:
     assert said.startswith("the older manifest knows")
 
 
-@pytest.mark.parametrize("script", ["make_base_answers", "bench_swap", "thor_and_sprout"])
+@pytest.mark.parametrize(
+    "script", ["bench/make_base_answers", "bench/bench_swap", "bench/thor_and_sprout", "faults/worst_texts"]
+)
 def test_long_command_explains_itself(script: str) -> None:
-    """What takes minutes, or wants a llama-server or rclone, says with --help what it does."""
-    assert "usage: " in run(f"bench/{script}.py", "--help")
+    """What takes minutes, wants a llama-server or rclone, or is a test of its own, says with --help what it does."""
+    assert "usage: " in run(f"{script}.py", "--help")
 
 
 def test_every_command_is_tested() -> None:

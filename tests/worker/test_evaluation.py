@@ -33,7 +33,7 @@ from sleepd.worker.programs.tiny_model import make_tiny_tokenizer
 from .conftest import REFERENCE_PROMPTS, RecordingChannel, RunHere, examples, make_job, quick
 from .templates import pair
 
-pytestmark = pytest.mark.worker
+pytestmark = [pytest.mark.worker, pytest.mark.no_cover]  # slow when measured, and others run most of it
 
 QUESTIONS = [RecallQuestion(question="Who is number 3?", expected=["blue"])]
 

@@ -20,7 +20,7 @@ from tests.fakes import real_interpreter
 
 from .conftest import RecordingChannel, examples, make_job, quick, run_process
 
-pytestmark = pytest.mark.worker
+pytestmark = [pytest.mark.worker, pytest.mark.no_cover]  # slow when measured, and others run most of it
 
 # Dropout, so that the random numbers count; narrow rows, so that a step takes several passes.
 # A budget that nothing keeps to, so that what is kept is not where the training stands.

@@ -16,7 +16,7 @@ from sleepd.errors import StateDirectoryUnusable
 from sleepd.policy.selecting.holdout import ONE_IN, divide, keyed_rank, rank
 from sleepd.protocol.job import TrainingExample, decode_examples, encode
 from sleepd.store.split_secret import split_secret
-from tests.agents import experiences, place_secret
+from tests.agents import experiences, place_secret, write_buffer
 from tests.stages import OpenSleeper, Stage
 
 
@@ -78,10 +78,18 @@ def splits(stage: Stage) -> dict[int, bool]:
     return stage.play(scene)
 
 
+def write_long_replies(stage: Stage, count: int) -> None:
+    """Of short ones a cycle releases some as soon as there are many."""
+    rest = "Whoever comes next finds it written on the board by the door, and asks me where anything is unclear."
+    long = [one | {"response": f"{one['response']} {rest}"} for one in experiences(count)]
+    write_buffer(stage.buffer, long)
+
+
 def test_recorded_sides_outlive_secret_and_ledger(tmp_path: Path) -> None:
     """With another secret, and with a ledger that was rebuilt, whatever a cycle recorded stays on its side."""
     stage = Stage(tmp_path)
-    stage.make_champions(12)
+    write_long_replies(stage, 12)
+    stage.sleep()
     before = splits(stage)
     assert {True, False} == set(before.values())
     place_secret(stage.state, os.urandom(32))
@@ -89,7 +97,7 @@ def test_recorded_sides_outlive_secret_and_ledger(tmp_path: Path) -> None:
         file.unlink()
     assert splits(stage) == before
     stage.clock.advance(7 * 3600)
-    stage.write(24)
+    write_long_replies(stage, 24)
     stage.sleep()
     after = splits(stage)
     assert {group: after[group] for group in before} == before

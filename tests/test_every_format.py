@@ -21,7 +21,7 @@ from sleepd.buffer.formats.unread import unread_program
 from sleepd.buffer.learnables import HalfWritten, Learnables, ReadSettings
 from sleepd.buffer.own_record import own_record
 from sleepd.buffer.parsing import decoded_line
-from sleepd.buffer.rating_names import REJECTED
+from sleepd.buffer.rating.rating_names import REJECTED
 from sleepd.buffer.reading.reader_process import read_digest
 from tests.faults.mutations import mutated_json
 from tests.format_samples import SAMPLES, learned, understood, understood_file

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from sleepd.buffer.formats.format import CHOSEN
-from sleepd.buffer.rating_names import REJECTED
+from sleepd.buffer.rating.rating_names import REJECTED
 from tests.format_samples import (
     ANSWER,
     ASKED,

@@ -10,7 +10,7 @@ import pytest
 
 from sleepd.buffer.experience import Experience, conversation_of
 from sleepd.buffer.learnables import ReadSettings
-from sleepd.buffer.rating_names import REJECTED, WHOLE, rating_key
+from sleepd.buffer.rating.rating_names import REJECTED, WHOLE, rating_key
 from tests.format_samples import (
     ANSWER,
     ASKED,

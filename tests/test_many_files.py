@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from sleepd.buffer.experience import Experience, id_hash
 from sleepd.buffer.learnables import ReadSettings
-from sleepd.buffer.rating_names import REJECTED
+from sleepd.buffer.rating.rating_names import REJECTED
 from sleepd.buffer.reading import experience_buffer, merging
 from sleepd.buffer.reading.buffer_paths import find_files, is_single, roots
 from sleepd.buffer.reading.experience_buffer import FEW, ExperienceBuffer

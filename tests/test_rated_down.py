@@ -11,8 +11,8 @@ import pytest
 
 from sleepd.buffer.columns import BufferColumns
 from sleepd.buffer.experience import Experience, id_hash
-from sleepd.buffer.rated_down import FILE_NAME, rated_down, read_rated_down
-from sleepd.buffer.rating_names import REJECTED, rating_key, rating_names
+from sleepd.buffer.rating.rated_down import FILE_NAME, rated_down, read_rated_down
+from sleepd.buffer.rating.rating_names import REJECTED, rating_key, rating_names
 from sleepd.daemon.trained_texts_view import learned as recollected
 from sleepd.errors import CheckpointInvalid
 from sleepd.protocol.answers import Learned

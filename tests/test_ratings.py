@@ -13,10 +13,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sleepd.buffer import ratings
 from sleepd.buffer.learnables import ReadSettings
-from sleepd.buffer.rating_names import REJECTED, WHOLE, rating_key
-from sleepd.buffer.ratings import Ratings, read_ratings
+from sleepd.buffer.rating import ratings
+from sleepd.buffer.rating.rating_names import REJECTED, WHOLE, rating_key
+from sleepd.buffer.rating.ratings import Ratings, read_ratings
 from tests.faults.mutations import mutated_lines
 from tests.format_samples import ANSWER, ASKED, attributes, learned, span, spans
 

@@ -11,7 +11,7 @@ from sleepd.cycles.running.planning import Order
 from sleepd.cycles.running.resume import staged_job
 from sleepd.daemon.status_view import detail
 from sleepd.protocol.verdict import LearnedGain
-from sleepd.sleepctl.pages.cycle_sentences import sentences
+from sleepd.sleepctl.pages.lines.cycle_sentences import sentences
 from tests.stages import OpenSleeper, Stage
 
 

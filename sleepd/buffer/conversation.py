@@ -35,7 +35,7 @@ from .experience import (
     said_digest,
     without_thought,
 )
-from .rating_names import WHOLE, rating_names
+from .rating.rating_names import WHOLE, rating_names
 from .reply_origin import UNKNOWN, ReplyOrigin
 from .said_before import SaidBefore
 

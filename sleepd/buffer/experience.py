@@ -17,7 +17,7 @@ from sleepd.errors import DECODE_ERRORS
 from sleepd.protocol.chat_example import ChatExample, Message
 from sleepd.text.bounded_text import folded
 
-from .rating_names import rating_names
+from .rating.rating_names import rating_names
 from .said_at import said_at
 
 _KEY_IN_HEX: Final = re.compile(r"[0-9a-f]{16}")

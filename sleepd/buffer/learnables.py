@@ -14,7 +14,7 @@ from .experience import DEFAULT_SALIENCE, Experience, conversation_of, group_of,
 from .formats.format import Format, NotRead, SessionReader
 from .formats.known_formats import format_of
 from .formats.unread import unknown_record, unread_program
-from .rating_names import rating_of
+from .rating.rating_names import rating_of
 from .said_before import SaidBefore
 
 OWN: Final = "own"

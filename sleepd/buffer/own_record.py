@@ -9,7 +9,7 @@ import msgspec
 from sleepd.protocol.chat_example import Message, as_openai
 
 from .learnables import Learnable
-from .rating_names import REJECTED, conversation_named
+from .rating.rating_names import REJECTED, conversation_named
 
 
 def own_record(found: Learnable) -> dict[str, Any]:

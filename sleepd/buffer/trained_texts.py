@@ -14,7 +14,7 @@ from sleepd.protocol.job import Role
 from sleepd.text.personal_data import masked
 
 from .experience import Experience, group_of, id_hash
-from .rating_names import REJECTED
+from .rating.rating_names import REJECTED
 
 SHOWN_CHARACTERS: Final = 600
 """Of a prompt or a response: enough to recognise it."""

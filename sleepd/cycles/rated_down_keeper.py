@@ -6,8 +6,8 @@ import asyncio
 from collections.abc import Mapping
 from pathlib import Path
 
-from sleepd.buffer.rated_down import FILE_NAME, encode_rated_down, rated_down, read_rated_down
-from sleepd.buffer.rating_names import REJECTED
+from sleepd.buffer.rating.rated_down import FILE_NAME, encode_rated_down, rated_down, read_rated_down
+from sleepd.buffer.rating.rating_names import REJECTED
 from sleepd.buffer.reading.view import View
 from sleepd.files import replace_file
 from sleepd.log import get_logger

@@ -16,7 +16,7 @@ import msgspec
 
 from sleepd.buffer.experience import Experience, group_of, id_hash
 from sleepd.buffer.learnables import read_settings
-from sleepd.buffer.rated_down import read_rated_down
+from sleepd.buffer.rating.rated_down import read_rated_down
 from sleepd.buffer.reading.buffer_paths import is_single
 from sleepd.buffer.reading.direct_reading import read_directly
 from sleepd.buffer.trained_texts import Found, Place, keys_of, limited, trained_texts, whereabouts

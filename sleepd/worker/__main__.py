@@ -22,7 +22,7 @@ from sleepd.version import VERSION
 from .channel import Channel
 from .environment import prepare_environment, silence_known_warnings
 from .failure import DaemonGone, GiveUp, Stopped
-from .process_limits import die_with_parent, lower_priority
+from .process.process_limits import die_with_parent, lower_priority
 
 
 def main() -> int:

@@ -17,7 +17,7 @@ import msgspec
 from sleepd.protocol.job import Failure, Hello, Notice, Progress, Report, encode
 
 from .failure import DaemonGone, Stopped
-from .process_activity import Movement
+from .process.process_activity import Movement
 
 BEAT_SECONDS = 2.0
 

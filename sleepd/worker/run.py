@@ -58,7 +58,6 @@ from .data.examples import Encoded, encode_examples
 from .evaluation import fingerprint, loss_evaluator
 from .evaluation.loss_evaluator import LossEvaluator
 from .failure import GiveUp
-from .layer_heartbeat import beat_at_each_layer
 from .measure import Measurer
 from .model.adapted_layers import adapted_norm, expert_counts
 from .model.adapter import adapter_tensors, put_weights, restart_adapter, save_adapter, shape, use_saved_adapter
@@ -71,6 +70,7 @@ from .model.memory.memory_estimate import need_of, needed_bytes
 from .model.memory.out_of_memory import MemoryLimits, free_memory, is_out_of_memory, with_room
 from .model.memory.peak_memory import Peak, peak_memory
 from .model.memory.recompute import recompute_layers
+from .process.layer_heartbeat import beat_at_each_layer
 from .progress import Phases
 from .report import Before, EncodedExamples, Finished, Proof, Setting, SplitExamples, make_report
 from .resume_point import Position, ResumePoint, ResumePoints, read_resume_point, reference_tensors, refuse_other

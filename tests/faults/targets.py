@@ -25,8 +25,8 @@ import msgspec
 from sleepd.buffer.experience import content_hash, group_of, id_hash
 from sleepd.buffer.formats.known_formats import FORMATS
 from sleepd.buffer.learnables import ReadSettings
-from sleepd.buffer.rating_names import REJECTED
-from sleepd.buffer.ratings import Ratings, read_ratings
+from sleepd.buffer.rating.rating_names import REJECTED
+from sleepd.buffer.rating.ratings import Ratings, read_ratings
 from sleepd.buffer.reading.experience_buffer import ExperienceBuffer
 from sleepd.buffer.reading.reader_process import Reading, ReadRequest, packed, read_digest, read_texts, unpacked
 from sleepd.buffer.reading.view import View

@@ -23,12 +23,12 @@ from sleepd.protocol.deployment.adapter_fingerprint import (
     PromptReference,
 )
 from sleepd.protocol.job import Report, WorkerMessage
-from sleepd.worker import process_memory
 from sleepd.worker.data.chat_format import ChatFormat
 from sleepd.worker.data.messages import Context
 from sleepd.worker.evaluation import fingerprint as module
 from sleepd.worker.model.adapter import load_adapted, load_base
 from sleepd.worker.model.device import choose_device
+from sleepd.worker.process import process_memory
 
 from .conftest import RecordingChannel, RunHere, examples, make_job
 

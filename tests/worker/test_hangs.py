@@ -16,7 +16,7 @@ from sleepd.protocol.job import Progress, decode_message
 from sleepd.worker import channel as channel_module
 from sleepd.worker.channel import Channel
 from sleepd.worker.failure import GiveUp
-from sleepd.worker.process_activity import LEAST_BYTES, Movement
+from sleepd.worker.process.process_activity import LEAST_BYTES, Movement
 
 LOOPS = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}"
 GROWS = (
@@ -146,8 +146,8 @@ def test_each_layer_beats_both_ways(tiny_model: Path) -> None:
     """One pass forward and back through two layers is four signs of life, and the gradients are what they were."""
     import torch
 
-    from sleepd.worker.layer_heartbeat import beat_at_each_layer
     from sleepd.worker.model.adapter import load_base
+    from sleepd.worker.process.layer_heartbeat import beat_at_each_layer
 
     model, _ = load_base(tiny_model, _cpu())
     weight = next(model.parameters()).requires_grad_()

@@ -99,7 +99,7 @@ def test_process_is_nice_without_systemd() -> None:
         "import os, sys\n"
         "import sleepd.worker.__main__\n"
         "from sleepd.worker.environment import prepare_environment\n"
-        "from sleepd.worker.process_limits import die_with_parent, lower_priority\n"
+        "from sleepd.worker.process.process_limits import die_with_parent, lower_priority\n"
         "die_with_parent(os.getppid()); lower_priority(); prepare_environment()\n"
         "names = [n for n in os.environ if n.startswith(('NOTIFY', 'WATCHDOG'))]\n"
         "print(os.nice(0), open('/proc/self/oom_score_adj').read().strip(), os.environ['HF_HUB_OFFLINE'], names,\n"
@@ -116,7 +116,7 @@ def test_process_is_nice_without_systemd() -> None:
 
 def test_orphaned_worker_leaves() -> None:
     """The parent may end before the kernel was asked to tell; then the worker ends itself."""
-    program = "from sleepd.worker.process_limits import die_with_parent\ndie_with_parent(1 << 22)\n"
+    program = "from sleepd.worker.process.process_limits import die_with_parent\ndie_with_parent(1 << 22)\n"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.returncode == 1
     assert "the daemon ended before" in done.stderr

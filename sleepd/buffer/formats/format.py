@@ -17,7 +17,7 @@ from typing import Any, Final, Protocol
 import msgspec
 
 from sleepd.buffer.conversation import Conversation
-from sleepd.buffer.rating_names import REJECTED
+from sleepd.buffer.rating.rating_names import REJECTED
 from sleepd.errors import DECODE_ERRORS
 from sleepd.protocol.chat_example import Message, MessageRole, ToolCall
 

@@ -12,7 +12,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import BinaryIO
 
-from sleepd.buffer.ratings import read_ratings
+from sleepd.buffer.rating.ratings import read_ratings
 from sleepd.files import open_regular
 
 from .buffer_paths import rating_files

@@ -26,7 +26,7 @@ from sleepd.protocol.status import SCHEMA, RunResult, Status
 from sleepd.sleepctl.exit_codes import ExitCode
 from sleepd.sleepctl.pages.cycle_table import history_page
 from sleepd.sleepctl.pages.decision_page import decision_page, line, run_page, why_page
-from sleepd.sleepctl.pages.serving_lines import span_rows
+from sleepd.sleepctl.pages.lines.serving_lines import span_rows
 from sleepd.sleepctl.pages.status_page import status_page
 from sleepd.sleepctl.pages.wording import model
 from sleepd.sleepctl.session import STATUS_SECONDS, Command, Session

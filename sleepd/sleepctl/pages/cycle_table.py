@@ -10,7 +10,7 @@ from datetime import datetime
 from sleepd.cycle import TERMINAL_STATES
 from sleepd.protocol.status import CycleSummary
 
-from .origin_words import whence
+from .lines.origin_words import whence
 from .terminal import Page, Row, Span, pad, shorten
 from .wording import MISSING, duration, gain, has_low_sample, losses, moment, older_loss, used
 

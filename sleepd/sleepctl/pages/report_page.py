@@ -13,9 +13,9 @@ from sleepd.protocol.status import BufferStatus, CycleDetail, CycleSummary, Quar
 from sleepd.protocol.strategy import FOREIGN
 from sleepd.text.shell import command_line
 
-from .cycle_sentences import sentences
 from .cycle_table import STATE_STYLES
-from .evidence_lines import (
+from .lines.cycle_sentences import sentences
+from .lines.evidence_lines import (
     chat_lines,
     check_lines,
     collapse_lines,

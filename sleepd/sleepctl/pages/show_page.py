@@ -8,8 +8,8 @@ from sleepd.protocol.job import Report
 from sleepd.protocol.status import CycleDetail, CycleSummary
 
 from .cycle_table import STATE_STYLES
-from .evidence_lines import check_lines, cost_lines, drift_line, figure_lines, metric_lines, recall_lines
-from .serving_lines import span_rows
+from .lines.evidence_lines import check_lines, cost_lines, drift_line, figure_lines, metric_lines, recall_lines
+from .lines.serving_lines import span_rows
 from .terminal import Page, Row, Span, shorten
 from .wording import MISSING, duration, holdout, losses, model, moment, older_loss, used
 

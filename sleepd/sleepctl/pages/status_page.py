@@ -8,8 +8,8 @@ from sleepd.protocol.job import Progress
 from sleepd.protocol.status import BufferStatus, Champion, LastError, Status
 
 from .cycle_table import recent_rows
-from .origin_words import came_from
-from .serving_lines import serving_rows
+from .lines.origin_words import came_from
+from .lines.serving_lines import serving_rows
 from .terminal import Page, Row, Span
 from .wording import ago, count, duration, holdout, lacking, moment
 

@@ -11,8 +11,8 @@ from sleepd.protocol.evidence import Collapse, ProbeReply, Speech
 from sleepd.protocol.job import Report
 from sleepd.protocol.status import CycleSummary
 from sleepd.protocol.verdict import Figure, Verdict
-from sleepd.sleepctl.pages.cycle_sentences import sentences
-from sleepd.sleepctl.pages.origin_words import whence
+from sleepd.sleepctl.pages.lines.cycle_sentences import sentences
+from sleepd.sleepctl.pages.lines.origin_words import whence
 from sleepd.sleepctl.pages.report_page import KnownCycle
 
 from .charts import Bar, Chart, Point, bar, chart

@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 from sleepd.protocol.decision_view import ConditionView
 from sleepd.protocol.job import Progress
 from sleepd.protocol.status import Champion, CycleSummary, Status
-from sleepd.sleepctl.pages.origin_words import came_from, whence
-from sleepd.sleepctl.pages.serving_lines import serving_rows
+from sleepd.sleepctl.pages.lines.origin_words import came_from, whence
+from sleepd.sleepctl.pages.lines.serving_lines import serving_rows
 from sleepd.sleepctl.pages.wording import count, duration, gain, losses, low_sample_mark
 from sleepd.text.shell import command_line
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from sleepd.protocol.answers import Reasons
 from sleepd.protocol.status import CycleSummary
-from sleepd.sleepctl.pages.origin_words import whence
+from sleepd.sleepctl.pages.lines.origin_words import whence
 from sleepd.sleepctl.pages.wording import MISSING, duration, energy, gain, has_low_sample, older_loss
 
 from .charts import Point, chart, x_of

@@ -44,7 +44,7 @@ BEAT_SECONDS = 1.0
 
 _Name = Annotated[str, Meta(pattern=rf"^{METRIC_NAME}\Z")]
 _Figures = Annotated[dict[_Name, float], Meta(max_length=MAX_FIGURES)]
-_LAUNCHER = str(Path(__file__).parents[1] / "process_limits.py")
+_LAUNCHER = str(Path(__file__).parents[1] / "process" / "process_limits.py")
 """Runs the command, kills all that descends from it, and is itself killed by the kernel if this worker is."""
 _END_SECONDS = 5.0
 """The launcher gets so long to kill what the command started."""

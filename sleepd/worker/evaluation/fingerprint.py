@@ -47,7 +47,7 @@ from sleepd.worker.model.inspect_base import most_positions
 from sleepd.worker.model.loading import Loaded
 from sleepd.worker.model.memory.memory_estimate import is_packed
 from sleepd.worker.model.memory.out_of_memory import free_memory, is_out_of_memory
-from sleepd.worker.process_memory import available_bytes
+from sleepd.worker.process.process_memory import available_bytes
 
 from .reference_answers import PROBE, REGULARISE, reference_prompts
 from .system_messages import asked

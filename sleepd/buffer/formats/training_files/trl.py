@@ -18,7 +18,7 @@ import msgspec
 from sleepd.buffer.conversation import Conversation, Turn
 from sleepd.buffer.formats.format import CHOSEN, Format, Record, openai_tools, text_of
 from sleepd.buffer.formats.shared_parts.api_bodies import completed, turns_of_messages
-from sleepd.buffer.rating_names import REJECTED
+from sleepd.buffer.rating.rating_names import REJECTED
 from sleepd.protocol.chat_example import Message, MessageRole
 
 

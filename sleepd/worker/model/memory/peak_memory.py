@@ -6,7 +6,7 @@ import msgspec
 import torch
 
 from sleepd.worker.model.device import Device
-from sleepd.worker.process_memory import peak_bytes
+from sleepd.worker.process.process_memory import peak_bytes
 
 
 class Peak(msgspec.Struct, frozen=True, kw_only=True):

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch.utils.checkpoint import checkpoint
 
-from sleepd.worker.layer_heartbeat import decoder_layers
+from sleepd.worker.process.layer_heartbeat import decoder_layers
 
 
 def recompute_layers(model: torch.nn.Module, is_wanted: Callable[[], bool]) -> None:

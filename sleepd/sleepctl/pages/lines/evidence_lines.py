@@ -7,9 +7,8 @@ from collections.abc import Iterable, Sequence
 from sleepd.protocol.evidence import ChatContract, Collapse, Evidence, Metric, ProbeReply, RecallAnswer, Speech
 from sleepd.protocol.job import Report
 from sleepd.protocol.verdict import AddedMetric, Figure, Verdict
-
-from .terminal import Row, Span, pad, shorten
-from .wording import MISSING, duration, energy
+from sleepd.sleepctl.pages.terminal import Row, Span, pad, shorten
+from sleepd.sleepctl.pages.wording import MISSING, duration, energy
 
 _NAME_COLUMNS = 22
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 from sleepd.protocol.checkpoint.origin import Origin
 from sleepd.protocol.status import CycleSummary
 from sleepd.protocol.strategy import FOREIGN
-
-from .wording import count, gain
+from sleepd.sleepctl.pages.wording import count, gain
 
 
 def whence(cycle: CycleSummary) -> str:

@@ -11,13 +11,13 @@ from typing import Final
 
 import msgspec
 
+from sleepd.buffer.columns import BufferColumns
+from sleepd.buffer.experience import Experience, hash_text, id_hash
 from sleepd.errors import DECODE_ERRORS, CheckpointInvalid
 from sleepd.files import read_document
 from sleepd.protocol.chat_example import Hash
 from sleepd.text.shell import command_line
 
-from .columns import BufferColumns
-from .experience import Experience, hash_text, id_hash
 from .rating_names import REJECTED, rating_of
 
 FILE_NAME: Final = "rated_down.json"

@@ -6,8 +6,7 @@ from sleepd.cycle import JUDGED_STATES, TERMINAL_STATES
 from sleepd.protocol.evidence import TOKEN_CAP
 from sleepd.protocol.status import CycleDetail, CycleSummary
 from sleepd.protocol.verdict import Interval, LearnedGain
-
-from .wording import change, count, has_low_sample, losses, older_loss
+from sleepd.sleepctl.pages.wording import change, count, has_low_sample, losses, older_loss
 
 
 def sentences(detail: CycleDetail) -> list[str]:

@@ -17,12 +17,13 @@ from typing import Any, BinaryIO, Final
 
 import msgspec
 
-from .digest import MOST_SKIPPED, Skipped
-from .experience import salience_of
-from .formats.call_logs.otel_attributes import evaluations
-from .formats.format import NotRead, Record, identifier_of, object_of, rated, scored, shown
-from .learnables import NoJson
-from .parsing import decoded_line
+from sleepd.buffer.digest import MOST_SKIPPED, Skipped
+from sleepd.buffer.experience import salience_of
+from sleepd.buffer.formats.call_logs.otel_attributes import evaluations
+from sleepd.buffer.formats.format import NotRead, Record, identifier_of, object_of, rated, scored, shown
+from sleepd.buffer.learnables import NoJson
+from sleepd.buffer.parsing import decoded_line
+
 from .rating_names import REJECTED, WHOLE, rating_key
 
 MOST_BYTES: Final = 64 * 2**20

@@ -6,9 +6,8 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from sleepd.protocol.deployment.serve_messages import ServedSpan, ServedState
-
-from .terminal import Page, Row, Span
-from .wording import MISSING, ago, count, model, moment
+from sleepd.sleepctl.pages.terminal import Page, Row, Span
+from sleepd.sleepctl.pages.wording import MISSING, ago, count, model, moment
 
 _DOING = {
     "asking": "the engine is asked what it runs",

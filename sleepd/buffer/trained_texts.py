@@ -37,7 +37,7 @@ class TrainedText(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class TrainedTexts(msgspec.Struct, frozen=True, kw_only=True):
-    """What a cycle trained and replayed, as far as the buffer still has it. The service itself keeps no texts."""
+    """What a cycle trained and replayed, as far as the buffer still has it."""
 
     cycle: int
     experiences: list[TrainedText]

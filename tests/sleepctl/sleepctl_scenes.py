@@ -210,7 +210,16 @@ MORNING = changed(
     last_sleep_at=ago(hours=2, minutes=41),
     sentence="Awake, the adapter of cycle 8 is in use; Too soon since last sleep (2.7h < 6.0h)",
 )
-REFUSED = changed(MORNING, recent_cycles=[REJECTED, PROMOTED, LOW_SAMPLE], total_cycles=9)
+REFUSED = changed(
+    MORNING,
+    champion=msgspec.structs.replace(CHAMPION, promoted_at=ago(hours=9)),
+    recent_cycles=[
+        msgspec.structs.replace(REJECTED, started_at=ago(hours=3), ended_at=ago(hours=2, minutes=41)),
+        msgspec.structs.replace(PROMOTED, started_at=ago(hours=9, minutes=19), ended_at=ago(hours=9)),
+        LOW_SAMPLE,
+    ],
+    total_cycles=9,
+)
 BROKEN = changed(
     MORNING,
     recent_cycles=[FAILED, REJECTED, PROMOTED],

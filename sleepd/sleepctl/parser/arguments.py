@@ -205,7 +205,7 @@ def _add_places(command: argparse.ArgumentParser, name: str) -> None:
             metavar="N",
             nargs="?",
             type=Whole(0),
-            help="the cycle to activate; 0: the base itself; default: what the champion was trained from",
+            help="the cycle to activate; 0: the base itself; default: the champion before the one in use",
         )
     if name == "setup-buffer":
         command.add_argument("path", metavar="PATH", help="the file of the agent, or a directory of files")

@@ -82,7 +82,7 @@ with fewer than 8 held-out experiences. probation: later experiences decide.
     "show": _OFFLINE,
     "report": f"""\
 --limit is the number of experiences shown with their text, the most salient
-first, at most 200. The service keeps no texts: it reads them from the buffer.
+first, at most 200. These texts are read from the buffer.
 An experience that was removed or changed since is listed by its id only.
 --html writes the page of the cycle, and needs the extra [web].
 {_OFFLINE}""",

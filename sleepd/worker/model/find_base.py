@@ -112,15 +112,16 @@ def _verified(file: Path) -> Path:
 def _cached_directory(name: str, cache_directory: str) -> Path:
     if name.startswith(("/", ".", "~")) or name.count("/") > 1:
         raise GiveUp("base_unusable", f"there is no base at {name}", "check the path in the configuration")
-    from huggingface_hub import snapshot_download
+    from huggingface_hub import constants, snapshot_download
 
+    cache = cache_directory or constants.HF_HUB_CACHE
     try:
-        return Path(snapshot_download(name, local_files_only=True, cache_dir=cache_directory or None))
+        return Path(snapshot_download(name, local_files_only=True, cache_dir=cache))
     except (OSError, ValueError) as error:  # LocalEntryNotFoundError is both; a malformed id is a ValueError
         raise GiveUp(
             "base_unusable",
-            f"the base {name} is neither a path nor in the hub cache {cache_directory or '(default place)'}",
-            f"hub access is off here; fetch it once with: hf download {name}",
+            f"the base {name} is neither a path nor in the hub cache {cache}",
+            f"hub access is off here; fetch it into this cache once: hf download --cache-dir {cache} {name}",
         ) from error
 
 

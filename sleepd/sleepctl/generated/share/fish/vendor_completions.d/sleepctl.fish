@@ -236,7 +236,7 @@ complete -c sleepctl -n '_shtab_sleepctl_using rollback' -s h -l help -d 'show t
 complete -c sleepctl -n '_shtab_sleepctl_using rollback' -l json -d 'data as JSON with a "schema" number'
 complete -c sleepctl -n '_shtab_sleepctl_using rollback' -l config -xka "(__fish_complete_path (commandline -ct))" -d 'the daemon'"'"'s configuration file'
 complete -c sleepctl -n '_shtab_sleepctl_using rollback' -l socket -xka "(__fish_complete_path (commandline -ct))" -d 'the daemon'"'"'s control socket'
-complete -c sleepctl -n '_shtab_sleepctl_using rollback; and test $_shtab_sleepctl_npos -eq 0' -ka "(_sleepctl_cycles)" -d 'the cycle to activate; 0: the base itself; default: what the champion was trained from'
+complete -c sleepctl -n '_shtab_sleepctl_using rollback; and test $_shtab_sleepctl_npos -eq 0' -ka "(_sleepctl_cycles)" -d 'the cycle to activate; 0: the base itself; default: the champion before the one in use'
 complete -c sleepctl -n '_shtab_sleepctl_using; and test $_shtab_sleepctl_npos -eq 0' -a rebase -d 'Activate the base (as rollback 0); the next cycle starts from it.'
 complete -c sleepctl -n '_shtab_sleepctl_using rebase' -s h -l help -d 'show this help message and exit'
 complete -c sleepctl -n '_shtab_sleepctl_using rebase' -l json -d 'data as JSON with a "schema" number'

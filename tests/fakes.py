@@ -43,7 +43,7 @@ SHORT_REPLIES = """
 import sleepd.worker.evaluation.probe_generation as probes
 import sleepd.worker.evaluation.reference_answers as answers
 for name in ("REPLY_TOKENS", "PROBE_TOKENS", "RECALL_TOKENS", "TALK_TOKENS"):
-    setattr(probes, name, 12)
+    setattr(probes, name, 6)
 answers.ANSWER_TOKENS = 12
 import sleepd.worker.measure as measure
 def some(*asked):

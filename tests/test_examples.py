@@ -107,6 +107,7 @@ def test_example_conversation_is_learned(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 @pytest.mark.worker
+@pytest.mark.model
 @needs_torch
 def test_example_agent_follows_current(tiny_model: Path, tmp_path: Path) -> None:
     """The agent answers with the base, then with each adapter that ``current`` points to, then with the base again.
@@ -144,6 +145,7 @@ def test_example_agent_follows_current(tiny_model: Path, tmp_path: Path) -> None
 
 
 @pytest.mark.worker
+@pytest.mark.model
 @needs_torch
 def test_example_evaluation_gives_figures(tiny_model: Path, tmp_path: Path) -> None:
     """The worker runs the example for the base and for an adapter, and reads the figures that its limits name."""

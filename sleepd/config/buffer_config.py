@@ -21,7 +21,7 @@ class BufferConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     format: Annotated[
         str,
         Meta(
-            description='"auto": each record is read as what it looks like; or the name of one format, as config/README.md lists.'
+            description='"auto": each record is read as what it looks like; or a format of the list in config/README.md.'
         ),
     ] = "auto"
     default_salience: Annotated[

@@ -109,6 +109,7 @@ def test_base_alone_is_written_in_the_same_form(tiny: tuple[Path, Path], tmp_pat
 
 
 @pytest.mark.worker
+@pytest.mark.model
 def test_tiny_model_is_served_alike(tiny: tuple[Path, Path], tmp_path: Path) -> None:
     """Base, adapter in both number formats, and merged model: the server's chances are the worker's."""
     directory, base = tiny

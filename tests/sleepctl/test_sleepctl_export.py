@@ -115,6 +115,7 @@ def test_failed_conversion_leaves_nothing(export: Export, tmp_path: Path) -> Non
 
 
 @pytest.mark.worker
+@pytest.mark.model
 def test_merged_forms_are_named_unmeasured(
     export: Export, state: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

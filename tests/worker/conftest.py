@@ -125,7 +125,7 @@ def short_replies() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         if importlib.util.find_spec("torch"):
             for name in ("REPLY_TOKENS", "PROBE_TOKENS", "RECALL_TOKENS", "TALK_TOKENS"):
-                patch.setattr(f"sleepd.worker.evaluation.probe_generation.{name}", 12)
+                patch.setattr(f"sleepd.worker.evaluation.probe_generation.{name}", 6)
             patch.setattr("sleepd.worker.measure.chosen_prompts", some_prompts)
         yield
 

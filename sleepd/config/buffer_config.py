@@ -20,9 +20,7 @@ class BufferConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     ] = ""
     format: Annotated[
         str,
-        Meta(
-            description='"auto": each record is read as what it looks like; or a format of the list in config/README.md.'
-        ),
+        Meta(description='"auto": each record is read as what it looks like; or a format of config/README.md.'),
     ] = "auto"
     default_salience: Annotated[
         float, Meta(ge=0.0, le=1.0, description="The salience of an experience that has none and that nobody rated.")

@@ -26,7 +26,7 @@ confirm_purge() {
 
 stop_units() {
     local listed=()
-    mapfile -t listed < <("${systemctl[@]}" list-units --all --plain --no-legend 'sage-sleepd*.service' 'sage-sleep-check.*' 'sage-sleep-web*' 'sage-sleep-notify.service' 'sage-sleep-sync.service' 'sage-sleep-serve*' 2>/dev/null | cut -d' ' -f1)
+    mapfile -t listed < <("${systemctl[@]}" list-units --all --plain --no-legend 'sage-sleepd*.service' 'sage-sleep-check.*' 'sage-sleep-web*' 'sage-sleep-notify.service' 'sage-sleep-sync.service' 'sage-sleep-serve*' 'sage-sleep-ssh*' 2>/dev/null | cut -d' ' -f1)
     mapfile -t -O "${#listed[@]}" listed < <("${systemctl[@]}" list-unit-files --no-legend --state=enabled 'sage-sleep*' 2>/dev/null | cut -d' ' -f1)
     local unit
     for unit in "${listed[@]}"; do
@@ -48,7 +48,8 @@ remove_installed() {
         run rm -rf "$units"/sage-sleepd@.service "$units"/sage-sleepd.service.d "$units"/sage-sleepd@.service.d \
             "$units"/sage-sleep-check.service "$units"/sage-sleep-check.timer "$units"/sage-sleep-web@.service \
             "$units"/sage-sleep-web@.socket "$units"/sage-sleep-notify.service "$units"/sage-sleep-sync.service \
-            "$units"/sage-sleep-serve@.service "$units"/sage-sleep-serve@.socket
+            "$units"/sage-sleep-serve@.service "$units"/sage-sleep-serve@.socket \
+            "$units"/sage-sleep-ssh@.service "$units"/sage-sleep-ssh.socket
         run rm -f /usr/lib/sysusers.d/sage-sleepd.conf /usr/lib/tmpfiles.d/sage-sleepd.conf \
             /usr/lib/systemd/catalog/sage-sleepd.catalog
         run journalctl --update-catalog
@@ -67,7 +68,7 @@ remove_everything() {
     run rm -rf /var/lib/sage-sleepd-* /var/lib/sage-sleep-web /var/lib/sage-sleep-web-* /var/lib/sage-sleep-notify \
         /var/lib/private/sage-sleep-notify /var/cache/sage-sleepd /run/sage-sleepd /run/sage-sleepd-* \
         /etc/systemd/system/sage-sleepd.service.d /etc/systemd/system/sage-sleepd@*.service.d /etc/systemd/system/sage-sleep-web*.d /etc/systemd/system/sage-sleep-notify.service.d /etc/systemd/system/sage-sleep-sync.service.d \
-        /etc/systemd/system/sage-sleep-serve*.d /etc/polkit-1/rules.d/50-sage-sleepd-engine.rules \
+        /etc/systemd/system/sage-sleep-serve*.d /etc/systemd/system/sage-sleep-ssh*.d /etc/polkit-1/rules.d/50-sage-sleepd-engine.rules \
         /var/lib/systemd/timers/stamp-sage-sleep-check.timer
     local name
     for name in sage-sleep-web sage-sleepd; do

@@ -75,6 +75,10 @@ def refuse_contradictions(config: Config, origins: Mapping[str, str]) -> None:
             config.buffer.settle_seconds,
             other="buffer.patience_seconds",
         )
+    if config.worker.engine == "ssh" and not config.worker.host:
+        refuse("worker.host", 'a machine, with worker.engine = "ssh"', "", other="worker.engine")
+    if config.worker.engine == "ssh" and not config.worker.trains:
+        refuse("worker.device", 'a device that trains, with worker.engine = "ssh"', "none", other="worker.engine")
     if config.sync.directory and config.sync.remote:
         refuse("sync.remote", "either it or sync.directory", config.sync.remote, other="sync.directory")
     for key, expected, found in incomplete(config.serve):
@@ -130,6 +134,7 @@ def _refuse_values(config: Config, source: str) -> None:
         ("state.directory", config.state.directory),
         ("control.socket", config.control.socket),
         ("worker.gpu_lock", config.worker.gpu_lock),
+        ("worker.ssh_config", config.worker.ssh_config),
         ("evaluation.probes", config.evaluation.probes),
         ("serve.key_file", config.serve.key_file),
         ("serve.directory", config.serve.directory),

@@ -18,6 +18,7 @@ from .bundle_config import BundleConfig, SyncConfig
 from .reporting_config import MetricsConfig, NotifyConfig
 from .serve_config import ServeConfig
 from .triggers_config import MOST, TriggersConfig
+from .worker_config import WorkerConfig
 
 SAFETY_GATES = ("drift", "collapse", "recall", "relevance")
 """What is measured of the damage that training does."""
@@ -207,59 +208,6 @@ class PromotionConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
             "than 8 experiences are held out, with no more wrong promotions than confidence allows."
         ),
     ] = "auto"
-
-
-class WorkerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The process that trains."""
-
-    device: Annotated[
-        Literal["auto", "cpu", "cuda", "none"],
-        Meta(
-            description='"auto" takes CUDA, and reports it when it falls back to the CPU; "cuda" fails instead. '
-            '"none": this machine trains nothing; it serves, and judges on the CPU what other machines send.'
-        ),
-    ] = "auto"
-    python: Annotated[
-        str,
-        Meta(
-            description="The interpreter with torch and the same sage-sleepd; empty: the one installed beside the "
-            "daemon's, else the daemon's own."
-        ),
-    ] = ""
-    gpu_lock: Annotated[
-        str,
-        Meta(
-            description="Of all daemons that name this file, one trains at a time. Without the file, or with an "
-            "empty name here, none waits."
-        ),
-    ] = "/run/sage-sleepd/gpu.lock"
-    threads: Annotated[int, Meta(ge=0, le=1024, description="CPU threads of torch; 0: as many as it may use.")] = 0
-    silence_seconds: Annotated[
-        float,
-        Meta(
-            ge=1.0,
-            le=86400.0,
-            description="A worker that sends no heartbeat for so long is killed as hung. While it loads, a byte "
-            "read or written counts as one.",
-        ),
-    ] = 300.0
-    resume_point_minutes: Annotated[
-        float,
-        Meta(ge=0.0, le=1440.0, description="How often training saves a point from which it resumes after a crash."),
-    ] = 5.0
-    stop_seconds: Annotated[
-        float, Meta(ge=0.1, le=3600.0, description="A worker asked to stop is killed after so long.")
-    ] = 30.0
-
-    @property
-    def trains(self) -> bool:
-        """Whether this machine ever trains."""
-        return self.device != "none"
-
-    @property
-    def torch_device(self) -> str:
-        """What a worker is told: one that trains nothing judges on the CPU."""
-        return self.device if self.trains else "cpu"
 
 
 class StateConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

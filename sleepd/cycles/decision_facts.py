@@ -102,7 +102,7 @@ class FactFinding:
             last_ending=unjudged[0].state if unjudged else "",
             free_megabytes=shutil.disk_usage(self._directory).free // 10**6,
             base_changed=self._fit.base_changed(config.model),
-            gpu_problem=self._gpu.problem(config.worker.gpu_lock),
+            gpu_problem=self._gpu.problem(config.worker.own_gpu_lock),
             buffer_problem=self._intake.problem,
             new_salience=counts.new_salience,
             most_salient_new=counts.most_salient_new,

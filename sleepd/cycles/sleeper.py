@@ -33,11 +33,12 @@ from .composition import Parts
 from .history import NotedError
 from .quarantine_override import OverrideDone, Verb, override
 from .repair import disk_error
+from .running.engines import engine_command
 from .running.planning import Order, line_up
 from .running.resume import obstacle, staged_job
 from .running.runner import CycleEnd, Lineup
 from .running.trial import line_up_foreign, note_judged
-from .running.worker_process import WorkerPolicy, worker_command
+from .running.worker_process import WorkerPolicy
 
 _ABOUT_TRAINING: Final = frozenset({"nothing_to_train", "nothing_to_measure", "cooling_down", "trains_nothing"})
 """Vetoes that do not hold back a cycle that trains nothing."""
@@ -132,7 +133,7 @@ class Sleeper:
                 decision = self.decide(order.thresholds, force=order.force)
             if not decision.should_sleep:
                 raise NothingToDo(decision.reason, hint="sleepctl check shows every condition")
-            with self._parts.gpu.taken(state.config.worker.gpu_lock):
+            with self._parts.gpu.taken(state.config.worker.own_gpu_lock):
                 cut = self._suspended_cycle
                 if cut is None:
                     job = await self._stage(line_up(order, state.config, self._parts.sources, day=self._today))
@@ -161,7 +162,7 @@ class Sleeper:
             held = [each for each in self.decide(force=True).vetoes if each.name not in _ABOUT_TRAINING]
             if held:
                 raise NothingToDo(held[0].text, hint="sleepctl check shows every condition")
-            with self._parts.gpu.taken(self._state.config.worker.gpu_lock):
+            with self._parts.gpu.taken(self._state.config.worker.own_gpu_lock):
                 job = await self._stage(
                     line_up_foreign(beginning, self._state.config, self._parts.sources, day=self._today)
                 )
@@ -201,12 +202,13 @@ class Sleeper:
     async def _finish(self, job: Job) -> CycleEnd:
         parts, state, settings = self._parts, self._state, self._state.config.worker
         policy = WorkerPolicy(
-            command=self._worker_command or worker_command(settings.python),
+            command=self._worker_command or engine_command(state.config),
             silence_seconds=settings.silence_seconds,
             stop_seconds=settings.stop_seconds,
         )
         try:
-            await parts.deployer.free()
+            if settings.engine == "local":
+                await parts.deployer.free()
             with parts.repair.responsible():
                 end = await parts.runner.finish(job, policy, Gates.of(state.config.promotion, job))
         finally:

@@ -40,10 +40,12 @@ FailureKind = Literal[
     "not_finite",
     "not_resumable",
     "champion_worse",
+    "died",
+    "line_lost",
     "stopped",
     "error",
 ]
-"""Why a worker gives up."""
+"""Why a worker gives up. ``died`` and ``line_lost`` are told of a worker on another machine."""
 
 
 class TrainingExample(ChatExample, frozen=True, kw_only=True):
@@ -199,6 +201,8 @@ class Report(msgspec.Struct, frozen=True, kw_only=True, tag="report"):
 
     base_fingerprint: str
     device: str
+    host: str = ""
+    """The machine that trained and measured, where it is not the one that serves."""
     dtype: str
     """What was computed in, and what the base was quantised to: ``bfloat16``, or ``bfloat16, base in nf4``."""
     trained: int
@@ -245,6 +249,11 @@ class Report(msgspec.Struct, frozen=True, kw_only=True, tag="report"):
     evidence: Evidence = Evidence()
     chat: ChatContract | None = None
     """What the base's chat template does; None: an older worker did not check it."""
+
+    @property
+    def measured_on(self) -> str:
+        """The device, and the machine where it is another one."""
+        return f"{self.device} of {self.host}, not on this machine" if self.host else self.device
 
     @property
     def evaluation_share(self) -> float | None:

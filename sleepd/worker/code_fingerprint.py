@@ -30,9 +30,14 @@ def code_fingerprint(package: Path = _PACKAGE) -> str:
     Returns:
         our version, those of the libraries, and 16 hexadecimal digits over names and contents of our files.
     """
+    libraries = "/".join(importlib.metadata.version(name) for name in _LIBRARIES)
+    return f"{VERSION}/{libraries}/{own_files_digest(package)}"
+
+
+def own_files_digest(package: Path = _PACKAGE) -> str:
+    """16 hexadecimal digits over names and contents of our files that a worker could use."""
     total = hashlib.sha256()
     for file in fingerprinted_files(package):
         content = file.read_bytes()
         total.update(f"{file.relative_to(package).as_posix()}\0{len(content)}\0".encode() + content)
-    libraries = "/".join(importlib.metadata.version(name) for name in _LIBRARIES)
-    return f"{VERSION}/{libraries}/{total.hexdigest()[:16]}"
+    return total.hexdigest()[:16]

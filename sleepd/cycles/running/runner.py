@@ -15,8 +15,9 @@ Theory of operation. ``begin`` stages and plans; ``finish`` starts the worker an
     checkpoint                          |                          |
     reports, gives up or dies           | cancel                   | cancelled
     gives up or dies                    | a shutdown               | suspended
-    gives up: stopped by somebody, dies | nothing                  | suspended where there is a resume point and the
-                                        |                          | worker died at most 3 times; else failed
+    gives up: line_lost                 | nothing                  | suspended, at most 3 times; else failed
+    gives up: died, or stopped by       | nothing                  | suspended where there is a resume point and the
+    somebody; dies                      |                          | worker died at most 3 times; else failed
     gives up: not_resumable             | nothing                  | interrupted
     gives up: champion_worse            | nothing                  | interrupted, if the figures confirm it
     gives up for any other reason,      | nothing                  | failed
@@ -281,8 +282,9 @@ class CycleRunner:
     def _close_failed(self, job: Job, failure: Failure) -> None:
         """End a cycle whose worker reported why it gives up, or was asked to stop."""
         cycle, ending = job.cycle, self._ending
-        if ending is Event.FAIL and failure.kind == "stopped":
-            ending = self._ending_of_death(cycle)  # somebody else asked it to stop
+        if ending is Event.FAIL and failure.kind in ("stopped", "died", "line_lost"):
+            # Stopped by somebody else. Where the line is lost, the resume point is on the host.
+            ending = self._ending_of_death(cycle, is_kept_elsewhere=failure.kind == "line_lost")
         elif ending is Event.FAIL and failure.kind == "not_resumable":
             ending = Event.INTERRUPT
         elif ending is Event.FAIL and failure.kind == "champion_worse":
@@ -295,9 +297,10 @@ class CycleRunner:
         if failure.traceback:
             get_logger().error("worker_traceback", cycle=cycle, text=failure.traceback)
 
-    def _ending_of_death(self, cycle: int) -> Event:
+    def _ending_of_death(self, cycle: int, *, is_kept_elsewhere: bool = False) -> Event:
         """A cycle whose worker died goes on later, where there is something to go on from and it may help."""
-        if self._ending is not Event.FAIL or not has_resume_point(self._checkpoints, cycle):
+        has_point = is_kept_elsewhere or has_resume_point(self._checkpoints, cycle)
+        if self._ending is not Event.FAIL or not has_point:
             return self._ending
         times = note_crash(self._ledger, cycle, self._clock.now()).count
         return Event.FAIL if times > MAX_CRASHES else Event.SUSPEND

@@ -20,6 +20,7 @@ from .argument_types import Whole, metric_name, moment_or_age, number, positive
 from .bundle_arguments import add_bundle_commands, add_sync
 from .command_texts import EPILOGS, EXAMPLES, GROUPS, VARIABLES
 from .quarantine_arguments import add_quarantine
+from .worker_host_arguments import add_worker_host
 
 COMPLETED = ("bash", "zsh", "fish", "cycles", "quarantine")
 """What ``completions`` can print: the scripts, and what they ask for."""
@@ -94,8 +95,8 @@ def _add_command(commands: Any, name: str, summary: str) -> None:
     if name in ("config", "metric"):
         (_add_config_commands if name == "config" else _add_metric_commands)(command)
         return
-    if name == "bundle":
-        add_bundle_commands(command, _add_options)
+    if name in ("bundle", "worker-host"):
+        (add_bundle_commands if name == "bundle" else add_worker_host)(command, _add_options)
         return
     _add_options(command)
     _add_places(command, name)

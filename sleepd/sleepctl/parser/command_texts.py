@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from .bundle_arguments import BUNDLE_EPILOG, SYNC_EPILOG
 from .quarantine_arguments import QUARANTINE_EPILOG
+from .worker_host_arguments import WORKER_HOST_EPILOG
 
 GROUPS = {
     "inspect": {
@@ -45,6 +46,7 @@ GROUPS = {
     "set up": {
         "setup-buffer": "set the agent's buffer, and let the service read it",
         "setup-serve": "let the service put adapters into the engine of [serve]",
+        "worker-host": "check the machine that cycles run on, or be that machine",
         "import": "copy another program's export into our own JSON lines",
         "reload": "read the configuration again",
         "config": "check FILE: report errors; show: print what is in effect",
@@ -156,6 +158,7 @@ unit; for llama-router a file of presets, where there is none. It starts nothing
 and shows the commands that come next.""",
     "bundle": BUNDLE_EPILOG,
     "sync": SYNC_EPILOG,
+    "worker-host": WORKER_HOST_EPILOG,
     "quarantine": QUARANTINE_EPILOG,
     "completions": """\
 Installed by ./install.sh. By hand, for bash:

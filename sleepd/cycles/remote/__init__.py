@@ -1,0 +1,1 @@
+"""A cycle's worker on another machine: the engine ``ssh``."""

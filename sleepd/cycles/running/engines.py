@@ -1,0 +1,23 @@
+"""Where a cycle's worker runs: the one choice between the engines.
+
+An engine is a command that the daemon starts as its worker (``worker_process``): ``--fd N STAGING`` is added, the job
+lies in ``STAGING``, messages go over ``N``, SIGTERM asks it to stop. Whatever fulfils this runs cycles.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import msgspec
+
+from sleepd.config.schema import Config
+
+from .worker_process import worker_command
+
+
+def engine_command(config: Config) -> tuple[str, ...]:
+    """What starts a worker, here or on ``worker.host``."""
+    if config.worker.engine == "local":
+        return worker_command(config.worker.python)
+    settings = msgspec.json.encode(config).decode()
+    return (sys.executable, "-P", "-m", "sleepd.cycles.remote.home", "--settings", settings)

@@ -1,0 +1,449 @@
+"""One contract over both engines: the same job, messages and endings, here and on a host at the other end of a line.
+
+The line is a socket pair in this process; ``test_worker_over_ssh.py`` has a real sshd.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import os
+import socket
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+import sleepd.cycles.remote.host as host_module
+from sleepd.config.schema import Config, ModelConfig, StateConfig, WorkerConfig
+from sleepd.config.strategies import STRATEGIES
+from sleepd.cycles.remote.home import Home, offered_files
+from sleepd.cycles.remote.host import Host, missing
+from sleepd.cycles.remote.line import Line, entry_of
+from sleepd.cycles.running.worker_process import Worker, WorkerPolicy
+from sleepd.errors import ProtocolError, WorkerDied, WorkerFailed
+from sleepd.protocol.job import (
+    MAX_MESSAGE_BYTES,
+    RESUME_POINT,
+    Failure,
+    Job,
+    Notice,
+    Progress,
+    Report,
+    TrainingExample,
+    decode_job,
+    encode,
+)
+from sleepd.protocol.worker_host import (
+    RETURNED,
+    FileEntry,
+    HostMessage,
+    Identity,
+    Offer,
+    Refused,
+    Results,
+    Wanted,
+    decode_home,
+    decode_host,
+    job_id,
+)
+from sleepd.version import VERSION
+from tests.fakes import fake_worker
+
+SAME = Identity(version=VERSION, code="0123456789abcdef", base="base-1")
+Heard = list[Progress | Notice]
+
+
+@pytest.fixture
+def staging(tmp_path: Path) -> Path:
+    """What the daemon has staged for a cycle."""
+    staging = tmp_path / "staging"
+    (staging / "work").mkdir(parents=True)
+    job = Job(cycle=1, base="b", models_directory="m", staging=str(staging), strategy=STRATEGIES["consolidate"])
+    examples = [
+        TrainingExample(id=str(number), prompt="p", response="r", salience=0.7, role="train" if number else "holdout")
+        for number in range(3)
+    ]
+    (staging / "work" / "job.json").write_bytes(encode(job))
+    (staging / "work" / "experiences.jsonl").write_bytes(b"".join(map(encode, examples)))
+    return staging
+
+
+class Machine:
+    """A host at the other end of a socket pair, whose line can be cut."""
+
+    def __init__(self, state: Path, behaviour: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.state = state
+        self.behaviour = behaviour
+        self.lines = 0
+        self.cut: Callable[[], None] = lambda: None
+        self.config = Config(
+            model=ModelConfig(base="/its/base"),
+            state=StateConfig(directory=str(state), min_free_megabytes=0),
+            worker=WorkerConfig(gpu_lock=""),
+        )
+
+        async def identity(config: Config) -> Identity:
+            return SAME
+
+        monkeypatch.setattr(host_module, "own_identity", identity)
+
+    @asynccontextmanager
+    async def open(self) -> AsyncIterator[Line[HostMessage]]:
+        """A line to it."""
+        self.lines += 1
+        ours, theirs = socket.socketpair()
+        there = Line(*await asyncio.open_connection(sock=theirs, limit=MAX_MESSAGE_BYTES), decode_home)
+        here = Line(*await asyncio.open_connection(sock=ours, limit=MAX_MESSAGE_BYTES), decode_host)
+        self.cut = lambda: ours.shutdown(socket.SHUT_RDWR)
+        serving = asyncio.create_task(Host(self.config, there, fake_worker(self.behaviour)).serve())
+        try:
+            yield here
+        finally:
+            here.close()
+            await asyncio.gather(serving, return_exceptions=True)
+            there.close()
+
+
+Then = Callable[[Any, Progress | Notice], None]
+
+
+def on_host(machine: Machine, staging: Path, *, then: Then | None = None, **kw: Any) -> tuple[Report | Failure, Heard]:
+    """Have the job done there."""
+    heard: Heard = []
+
+    def tell(message: Progress | Notice) -> None:
+        heard.append(message)
+        if then is not None:
+            then(home, message)
+
+    limits = (kw.pop("silence", 30.0), kw.pop("stop", 5.0))
+    home = Home(staging, "thor", kw.pop("identity", SAME), machine.open, tell, limits, pauses=(0.01, 0.01))
+    return asyncio.run(home.work()), heard
+
+
+def here(behaviour: str, staging: Path, *, then: Then | None = None, **kw: Any) -> tuple[Report | Failure, Heard]:
+    """Have the job done by the engine ``local``; a death as the failure that a host makes of it."""
+    heard: Heard = []
+
+    async def run() -> Report | Failure:
+        def tell(message: Progress | Notice) -> None:
+            heard.append(message)
+            if then is not None:
+                then(worker, message)
+
+        policy = WorkerPolicy(
+            command=fake_worker(behaviour), silence_seconds=kw.get("silence", 30.0), stop_seconds=kw.get("stop", 5.0)
+        )
+        worker = Worker(policy, tell)
+        try:
+            return await worker.run(staging)
+        except WorkerDied as error:
+            return Failure(kind="died", message=error.message, hint=error.hint)
+        except WorkerFailed as error:
+            return Failure(kind="error", message=error.message, hint=error.hint)
+
+    return asyncio.run(run()), heard
+
+
+@pytest.fixture(params=["local", "ssh"])
+def run(request: pytest.FixtureRequest, tmp_path: Path, staging: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Runs the job with the engine."""
+
+    def run_job(behaviour: str, **kw: Any) -> tuple[Report | Failure, Heard]:
+        if request.param == "local":
+            return here(behaviour, staging, **kw)
+        return on_host(Machine(tmp_path / "host", behaviour, monkeypatch), staging, **kw)
+
+    return run_job
+
+
+def test_every_engine_brings_the_report(run: Any, staging: Path) -> None:
+    """The report, the progress in its order and the adapter are the same wherever the worker ran."""
+    outcome, heard = run("promote")
+    assert isinstance(outcome, Report)
+    assert (outcome.held_out, outcome.trained) == (1, 2)
+    phases = [message.phase for message in heard if message.phase != "loading"]
+    assert phases == ["training", "evaluating"]
+    assert (staging / "adapter_model.safetensors").read_bytes() == b"weights of cycle 1"
+    assert (staging / "adapter_config.json").is_file()
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "kind", "words"),
+    [
+        ("fail", "error", "it cannot be done"),
+        ("base_changed", "base_changed", "it cannot be done"),
+        ("crash", "died", "exit status 3 and no report: something broke"),
+        ("die_resumably", "died", "killed by SIGKILL; the kernel may have run out of memory"),
+        ("garbage", "error", "sent what is no message"),
+        ("other_version", "error", "has sage-sleepd 0.0.0"),
+        ("hang", "died", "no sign of life for 1 s"),
+    ],
+)
+def test_every_engine_fails_in_words(run: Any, staging: Path, behaviour: str, kind: str, words: str) -> None:
+    """A worker that gives up, dies, lies or hangs ends the job with the same words, and its resume point is here."""
+    outcome, _ = run(behaviour, silence=1.0 if behaviour == "hang" else 30.0, stop=0.5)
+    assert isinstance(outcome, Failure)
+    assert (outcome.kind, words in outcome.message) == (kind, True), outcome
+    assert outcome.hint
+    assert (staging / "work" / "resume.safetensors").exists() == (behaviour == "die_resumably")
+
+
+def test_every_engine_stops_when_asked(run: Any) -> None:
+    """A request to stop ends the job as stopped."""
+    outcome, heard = run("wait", then=lambda worker, message: worker.stop() if message.phase == "training" else None)
+    assert isinstance(outcome, Failure)
+    assert outcome.kind == "stopped"
+    assert heard
+
+
+# --- what only the engine on another machine has ---
+
+
+@pytest.fixture
+def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Machine]:
+    """Makes a host whose worker behaves so."""
+    return lambda behaviour: Machine(tmp_path / "host", behaviour, monkeypatch)
+
+
+def test_report_names_the_other_machine(machine: Callable[[str], Machine], staging: Path) -> None:
+    """The report says on which machine it was measured, and the host keeps nothing once it is delivered."""
+    host = machine("promote")
+    outcome, heard = on_host(host, staging)
+    assert isinstance(outcome, Report)
+    assert outcome.measured_on == "cpu of thor, not on this machine"
+    assert [m.device for m in heard if isinstance(m, Progress) and m.phase == "training"] == ["cpu on thor"]
+    assert [path.name for path in (host.state / "hosted").iterdir()] == ["lock"]
+
+
+def test_host_uses_its_own_paths(machine: Callable[[str], Machine], staging: Path, tmp_path: Path) -> None:
+    """Base, device, caches and staging directory of the job there are the host's; the parent's files are sent."""
+    parent = tmp_path / "cycle_001"
+    parent.mkdir()
+    (parent / "adapter_model.safetensors").write_bytes(b"weights")
+    job = decode_job((staging / "work" / "job.json").read_bytes())
+    (staging / "work" / "job.json").write_bytes(encode(msgspec.structs.replace(job, parent=str(parent))))
+    host, seen = machine("wait"), []
+
+    def look(home: Home, message: Progress | Notice) -> None:
+        if isinstance(message, Progress) and message.phase == "training" and not seen:
+            (run,) = (host.state / "hosted").glob("*/run")
+            seen.append(decode_job((run / "work" / "job.json").read_bytes()))
+            seen.append((run.parent / "parent" / "adapter_model.safetensors").read_bytes())
+            home.stop()
+
+    on_host(host, staging, then=look)
+    assert (seen[0].base, seen[0].models_directory) == ("/its/base", str(host.state / "models"))
+    assert seen[0].parent == str(Path(seen[0].staging).parent / "parent")
+    assert seen[1] == b"weights"
+
+
+def test_broken_line_is_opened_again(machine: Callable[[str], Machine], staging: Path) -> None:
+    """After a cut the same job goes on there, nothing is sent twice, and the report comes home."""
+    host = machine("wait")
+
+    def cut_once(home: Home, message: Progress | Notice) -> None:
+        if isinstance(message, Progress) and message.phase == "training":
+            if host.lines == 1:
+                host.cut()
+            else:
+                (run,) = (host.state / "hosted").glob("*/run/work")
+                (run / "go").touch()
+
+    outcome, heard = on_host(host, staging, then=cut_once)
+    assert isinstance(outcome, Report)
+    assert host.lines == 2
+    assert [m.event for m in heard if isinstance(m, Notice)] == ["host_line_broken"]
+
+
+def test_lost_line_keeps_the_job(machine: Callable[[str], Machine], staging: Path) -> None:
+    """Where the line stays broken the job ends as lost, after bounded tries, and stays on the host."""
+    host = machine("wait")
+
+    def cut(home: Home, message: Progress | Notice) -> None:
+        if isinstance(message, Progress) and message.phase == "training":
+            host.cut()
+
+    outcome, _ = on_host(host, staging, then=cut)
+    assert isinstance(outcome, Failure)
+    assert (outcome.kind, host.lines) == ("line_lost", 3)
+    assert len(list((host.state / "hosted").glob("*/work/experiences.jsonl"))) == 1
+
+
+def test_own_resume_point_goes_first(machine: Callable[[str], Machine], staging: Path) -> None:
+    """A resume point that the host has is not replaced by an older one from home; one that it lacks is sent."""
+    host = machine("die_resumably")
+    (staging / "work" / "resume.safetensors").write_bytes(b"older")
+    entries = [entry for name, path in offered_files(staging) if (entry := entry_of(name, path))]
+    run = host.state / "hosted" / job_id(entries) / "run" / "work"
+    run.mkdir(parents=True)
+    assert [each.name for each in missing(entries, run.parents[1])] == [each.name for each in entries]
+    (run / "resume.safetensors").write_bytes(b"newer")
+    assert RESUME_POINT not in [each.name for each in missing(entries, run.parents[1])]
+    on_host(host, staging)
+    assert (staging / "work" / "resume.safetensors").read_bytes() == b"half of it"
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"identity": Identity(version="0.0.0", code=SAME.code, base="base-1")}, f"sage-sleepd {VERSION} is there"),
+        ({"identity": Identity(version=VERSION, code="f" * 16, base="base-1")}, "the code of sage-sleepd"),
+        ({"identity": Identity(version=VERSION, code=SAME.code, base="base-2")}, "another base is there"),
+        (
+            {"identity": Identity(version=VERSION, code=SAME.code, base_problem="gone", base_hint="look")},
+            "cannot be used here: gone",
+        ),
+        ({"command": "rm"}, "no other command is run"),
+        ({"device": "none"}, "it trains nothing"),
+        ({"free": 10**9}, "MiB are needed there"),
+    ],
+    ids=["version", "code", "base", "no-base", "command", "device", "disk"],
+)
+def test_unlike_host_starts_nothing(
+    machine: Callable[[str], Machine], staging: Path, change: dict[str, Any], words: str
+) -> None:
+    """Another version, code or base, another command, no device, no room: the job ends in words before it starts."""
+    host = machine("promote")
+    if "command" in change:
+        job = decode_job((staging / "work" / "job.json").read_bytes())
+        (staging / "work" / "job.json").write_bytes(encode(msgspec.structs.replace(job, evaluation_command="rm -r /")))
+    host.config = msgspec.structs.replace(
+        host.config,
+        worker=WorkerConfig(gpu_lock="", device=change.get("device", "auto")),
+        state=StateConfig(directory=str(host.state), min_free_megabytes=change.get("free", 0)),
+    )
+    outcome, heard = on_host(host, staging, identity=change.get("identity", SAME))
+    assert isinstance(outcome, Failure)
+    assert words in outcome.message
+    assert outcome.hint
+    assert not [message for message in heard if isinstance(message, Progress) and message.phase == "training"]
+
+
+def test_busy_host_is_asked_again(machine: Callable[[str], Machine], staging: Path) -> None:
+    """A host that works on another job is asked again, a bounded number of times, and then named as busy."""
+    host = machine("promote")
+    (host.state / "hosted").mkdir(parents=True)
+    lock = os.open(host.state / "hosted" / "lock", os.O_RDWR | os.O_CREAT)
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    outcome, _ = on_host(host, staging)
+    os.close(lock)
+    assert isinstance(outcome, Failure)
+    assert (outcome.message, host.lines) == ("thor: it works on another job", 3)
+
+
+def test_old_jobs_are_removed(machine: Callable[[str], Machine], staging: Path) -> None:
+    """A job that nobody asked for in a week is removed when another one comes; a younger one stays."""
+    host = machine("promote")
+    old, young = host.state / "hosted" / "old", host.state / "hosted" / "young"
+    for each in (old, young):
+        each.mkdir(parents=True)
+    os.utime(old, (0, 0))
+    on_host(host, staging)
+    assert (old.exists(), young.exists()) == (False, True)
+
+
+# --- hostile other sides ---
+
+
+class Liar:
+    """The other end of a line: it sends what it is told, whatever it gets."""
+
+    def __init__(self, *sent: bytes) -> None:
+        self.sent = sent
+
+    @asynccontextmanager
+    async def open(self) -> AsyncIterator[Line[HostMessage]]:
+        """A line to it."""
+        ours, theirs = socket.socketpair()
+        theirs.sendall(b"".join(self.sent))
+        theirs.shutdown(socket.SHUT_WR)
+        line = Line(*await asyncio.open_connection(sock=ours, limit=MAX_MESSAGE_BYTES), decode_host)
+        try:
+            yield line
+        finally:
+            line.close()
+            theirs.close()
+
+
+def listed(name: str, content: bytes = b"x", **changed: Any) -> FileEntry:
+    """The entry of a file with that content."""
+    return msgspec.structs.replace(FileEntry(name, len(content), sha256(content).hexdigest()), **changed)
+
+
+WANTED = encode(Wanted(names=[]))
+
+
+@pytest.mark.parametrize(
+    ("sent", "words"),
+    [
+        ([b"{}\n"], "not understood"),
+        ([encode(Wanted(names=["/etc/passwd"]))], "something else was expected"),
+        ([WANTED, encode(Results(files=[listed("../../etc/x")]))], "'../../etc/x' was named"),
+        ([WANTED, encode(Results(files=[listed("/etc/x")]))], "'/etc/x' was named"),
+        ([WANTED, encode(Results(files=[listed("work/job.json")]))], "'work/job.json' was named"),
+        ([WANTED, encode(Results(files=[listed("replies.json")] * 2))], "named twice"),
+        ([WANTED, encode(Results(files=[listed(n, bytes=2**34) for n in RETURNED[:2]]))], "bytes, 34359738368"),
+        ([WANTED, encode(Results(files=[listed("replies.json", sha256="0" * 64)])), b"x"], "its sha256 differs"),
+        ([WANTED, encode(Results(files=[])), encode(Wanted(names=[]))], "something else was expected"),
+        ([WANTED, WANTED], "something else was expected"),
+    ],
+    ids=["nonsense", "asks", "up", "absolute", "job", "twice", "bomb", "other-bytes", "no-outcome", "order"],
+)
+def test_hostile_host_is_refused(staging: Path, sent: list[bytes], words: str) -> None:
+    """A host that names other files, other bytes or nonsense ends the job in words, and no file gets its name."""
+    before = sorted(staging.rglob("*"))
+    home = Home(staging, "thor", SAME, Liar(*sent).open, lambda message: None, (30.0, 5.0), pauses=())
+    with pytest.raises(ProtocolError) as caught:
+        asyncio.run(home.work())
+    assert words in caught.value.message
+    assert [path for path in sorted(staging.rglob("*")) if not path.name.startswith(".")] == before
+
+
+def test_links_are_not_followed(staging: Path, tmp_path: Path) -> None:
+    """A link that stands where a file is to be written is replaced, and what it names is not touched."""
+    victim = tmp_path / "victim"
+    victim.write_bytes(b"mine")
+    for name in (".replies.json.part", "replies.json"):
+        (staging / name).symlink_to(victim)
+    sent = [WANTED, encode(Results(files=[listed("replies.json")])), b"x", encode(Failure(kind="error", message="no"))]
+    home = Home(staging, "thor", SAME, Liar(*sent).open, lambda message: None, (30.0, 5.0), pauses=())
+    asyncio.run(home.work())
+    assert victim.read_bytes() == b"mine"
+    assert (staging / "replies.json").read_bytes() == b"x"
+
+
+@pytest.mark.parametrize(
+    ("files", "words"),
+    [
+        ([listed("../x")], "'../x' was named"),
+        ([listed("work/job.json"), listed("work/job.json")], "named twice"),
+        ([listed("work/job.json", b"no job", sha256="0" * 64)], "its sha256 differs"),
+        ([listed("work/job.json")], "not understood: job"),
+    ],
+    ids=["path", "twice", "other-bytes", "no-job"],
+)
+def test_hostile_home_is_refused(
+    machine: Callable[[str], Machine], staging: Path, files: list[FileEntry], words: str
+) -> None:
+    """An offer of other files, of other bytes or of no job is refused in words."""
+    host = machine("promote")
+    offer = Offer(identity=SAME, files=files, silence_seconds=1.0, stop_seconds=1.0)
+
+    async def ask() -> HostMessage:
+        async with host.open() as line:
+            line.post(offer)
+            answer = await line.receive()
+            if isinstance(answer, Wanted):
+                await line._write(b"x" * sum(each.bytes for each in files))
+                answer = await line.receive()
+            return answer
+
+    answer = asyncio.run(ask())
+    assert isinstance(answer, Refused)
+    assert words in answer.message

@@ -2,13 +2,13 @@
 
 ``promote`` a report that is promoted · ``reject`` one whose holdout loss rose · ``loop`` one with a looping reply ·
 ``hang`` says hello and then nothing · ``hang_loading`` loads first · ``stubborn`` begins, says no more, and ignores
-SIGTERM · ``crash`` exits 3 · ``kill`` kills itself · ``fail`` gives up in words · ``base_changed``, ``not_resumable``,
-``parent_unusable`` and ``shape_changed`` give up for that reason · ``garbage`` sends no message · ``flood`` prints 5 MB
-without a newline, then promotes · ``wait`` trains until told to stop, or until the file ``go`` appears beside its job ·
-``die_resumably`` leaves a resume point and kills itself · ``other_version`` says hello as another version · ``open`` a
-report that, on three held out, decides nothing · ``learn`` knows what it was told, and is as before on the rest ·
-``worse`` finds the champion worse on later experiences, where there are enough, and else promotes · ``liar`` says that
-the champion is worse, with figures that do not say it.
+SIGTERM · ``crash`` exits 3 · ``kill`` kills itself · ``fail`` gives up in words · ``base_changed``, ``line_lost``,
+``not_resumable``, ``parent_unusable`` and ``shape_changed`` give up for that reason · ``garbage`` sends no message ·
+``flood`` prints 5 MB without a newline, then promotes · ``wait`` trains until told to stop, or until the file ``go``
+appears beside its job · ``die_resumably`` leaves a resume point and kills itself · ``other_version`` says hello as
+another version · ``open`` a report that, on three held out, decides nothing · ``learn`` knows what it was told, and is
+as before on the rest · ``worse`` finds the champion worse on later experiences, where there are enough, and else
+promotes · ``liar`` says that the champion is worse, with figures that do not say it.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ from sleepd.protocol.job import (
 from sleepd.version import VERSION
 
 PAUSE_SECONDS = 0.02
-FAILURES = {name: name for name in ("base_changed", "not_resumable", "parent_unusable", "shape_changed")}
+FAILURES = {name: name for name in ("base_changed", "line_lost", "not_resumable", "parent_unusable", "shape_changed")}
 FAILURES["fail"] = "error"
 """What it gives up for, by behaviour."""
 NEEDS_PROCESS = frozenset(

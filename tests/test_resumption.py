@@ -211,6 +211,16 @@ def test_dying_worker_is_resumed_finitely(tmp_path: Path) -> None:
     assert staged(stage) == []
 
 
+def test_lost_line_suspends_finitely(tmp_path: Path) -> None:
+    """Where the host is lost, it keeps the resume point: three times the cycle waits, then it has failed."""
+    stage = Stage(tmp_path)
+    stage.write(12)
+    for minutes in (10, 20, 40):
+        assert stage.sleep(behaviour="line_lost").state == "suspended"
+        stage.clock.advance(60 * minutes + 1)
+    assert stage.sleep(behaviour="line_lost").state == "failed"
+
+
 def test_once_dead_worker_may_promote(tmp_path: Path) -> None:
     """After the wait the same cycle goes on to its verdict, and the error is gone."""
     stage = Stage(tmp_path)

@@ -1,4 +1,7 @@
-"""Tests of the worker's supervision, with a real subprocess that behaves as it is told."""
+"""Tests of the worker's supervision, with a real subprocess that behaves as it is told.
+
+What every engine has in common is in ``test_worker_host.py``.
+"""
 
 from __future__ import annotations
 
@@ -63,47 +66,11 @@ def children() -> set[str]:
     return set(Path(f"/proc/self/task/{os.getpid()}/children").read_text().split())
 
 
-def test_good_worker_reports_and_is_reaped(staging: Path) -> None:
-    """The report comes home, progress is heard in order, and no process stays."""
-    before = children()
-    outcome, heard = supervise(staging, "promote")
-    assert isinstance(outcome, Report)
-    assert outcome.held_out == 1
-    assert [message.phase for message in heard] == ["training", "evaluating"]
-    assert children() <= before
-
-
-def test_giving_up_worker_reports_why(staging: Path) -> None:
-    """A failure in words comes home as it was said."""
-    outcome, _ = supervise(staging, "fail")
-    assert isinstance(outcome, Failure)
-    assert (outcome.message, outcome.hint) == ("it cannot be done", "do something else")
-
-
-@pytest.mark.parametrize(
-    ("behaviour", "words"),
-    [
-        ("crash", "exit status 3 and no report: something broke"),
-        ("kill", "killed by SIGKILL; the kernel may have run out of memory"),
-        ("garbage", "sent what is no message"),
-        ("other_version", "has sage-sleepd 0.0.0"),
-    ],
-)
-def test_dying_or_lying_worker_is_explained(staging: Path, behaviour: str, words: str) -> None:
-    """How it ended is said, with a hint, and no process stays."""
-    before = children()
-    with pytest.raises(WorkerFailed, match=words) as caught:
-        supervise(staging, behaviour, stop=0.5)
-    assert caught.value.hint
-    assert children() <= before
-
-
-@pytest.mark.parametrize("behaviour", ["hang", "stubborn"])
-def test_a_hung_worker_is_killed(staging: Path, behaviour: str) -> None:
+def test_a_stubborn_worker_is_killed(staging: Path) -> None:
     """No sign of life for the silence time ends it, even if it ignores SIGTERM."""
     before = children()
     with pytest.raises(WorkerFailed, match="no sign of life"):
-        supervise(staging, behaviour, silence=1.0, stop=0.2)
+        supervise(staging, "stubborn", silence=1.0, stop=0.2)
     assert children() <= before
 
 
@@ -112,14 +79,6 @@ def test_hang_names_whose_fault(staging: Path) -> None:
     with pytest.raises(WorkerFailed, match=r"for 1 s .* chat template") as caught:
         supervise(staging, "hang_loading", silence=1.0, stop=0.2)
     assert "try another base" in caught.value.hint
-
-
-def test_a_worker_asked_to_stop_stops(staging: Path) -> None:
-    """Stopping is a failure of the kind stopped, at once."""
-    outcome, heard = supervise(staging, "wait", then=lambda worker: worker.stop())
-    assert isinstance(outcome, Failure)
-    assert outcome.kind == "stopped"
-    assert heard
 
 
 def test_output_flood_is_harmless(staging: Path) -> None:

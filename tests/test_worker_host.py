@@ -162,6 +162,11 @@ def run(request: pytest.FixtureRequest, tmp_path: Path, staging: Path, monkeypat
     return run_job
 
 
+def children() -> set[str]:
+    """Our own child processes, zombies included."""
+    return set(Path(f"/proc/self/task/{os.getpid()}/children").read_text().split())
+
+
 def test_every_engine_brings_the_report(run: Any, staging: Path) -> None:
     """The report, the progress in its order and the adapter are the same wherever the worker ran."""
     outcome, heard = run("promote")
@@ -171,6 +176,7 @@ def test_every_engine_brings_the_report(run: Any, staging: Path) -> None:
     assert phases == ["training", "evaluating"]
     assert (staging / "adapter_model.safetensors").read_bytes() == b"weights of cycle 1"
     assert (staging / "adapter_config.json").is_file()
+    assert children() == set()
 
 
 @pytest.mark.parametrize(
@@ -191,6 +197,7 @@ def test_every_engine_fails_in_words(run: Any, staging: Path, behaviour: str, ki
     assert isinstance(outcome, Failure)
     assert (outcome.kind, words in outcome.message) == (kind, True), outcome
     assert outcome.hint
+    assert children() == set()
     assert (staging / "work" / "resume.safetensors").exists() == (behaviour == "die_resumably")
 
 

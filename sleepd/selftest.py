@@ -21,7 +21,8 @@ import msgspec
 from .clock import SystemClock
 from .config.buffer_config import BufferConfig
 from .config.layers import load
-from .config.schema import Config, ControlConfig, StateConfig, WorkerConfig
+from .config.schema import Config, ControlConfig, StateConfig
+from .config.worker_config import WorkerConfig
 from .cycle import State
 from .cycles.composition import Parts
 from .cycles.running.planning import Order

@@ -13,8 +13,9 @@ import msgspec
 from sleepd.buffer.columns import BufferColumns
 from sleepd.config.buffer_config import BufferConfig
 from sleepd.config.render import render
-from sleepd.config.schema import Config, ControlConfig, StateConfig, WorkerConfig
+from sleepd.config.schema import Config, ControlConfig, StateConfig
 from sleepd.config.triggers_config import TriggersConfig
+from sleepd.config.worker_config import WorkerConfig
 
 TOPICS = ("tide", "lamp", "gull", "rope", "fog", "bell", "oar", "net", "pier", "salt", "kelp", "crab")
 

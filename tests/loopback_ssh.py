@@ -13,7 +13,8 @@ from typing import Final
 import msgspec
 
 from sleepd.config.render import render
-from sleepd.config.schema import Config, ControlConfig, ModelConfig, StateConfig, WorkerConfig
+from sleepd.config.schema import Config, ControlConfig, ModelConfig, StateConfig
+from sleepd.config.worker_config import WorkerConfig
 
 SSHD: Final = shutil.which("sshd", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
 

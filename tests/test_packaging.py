@@ -17,7 +17,8 @@ import pytest
 import sleepd
 from sleepd.config.layers import load
 from sleepd.config.render import render
-from sleepd.config.schema import Config, WorkerConfig
+from sleepd.config.schema import Config
+from sleepd.config.worker_config import WorkerConfig
 from sleepd.errors import ConfigError, UsageError
 from sleepd.log import MESSAGE_IDS
 from sleepd.serving.serve_client import SOCKET_NAME
@@ -165,7 +166,7 @@ def test_systemd_understands_the_units(tmp_path: Path) -> None:
     """``systemd-analyze verify`` is silent about all units (with programs in them that exist here)."""
     names = ["sage-sleepd.service", "sage-sleepd@.service", "sage-sleep-check.service", "sage-sleep-check.timer"]
     names += ["sage-sleep-web.service", "sage-sleep-web.socket", "sage-sleep-notify.service"]
-    names += ["sage-sleep-sync.service"]
+    names += ["sage-sleep-sync.service", "sage-sleep-ssh@.service", "sage-sleep-ssh.socket"]
     names += ["sage-sleep-web@.service", "sage-sleep-web@.socket"]
     names += ["sage-sleep-serve.service", "sage-sleep-serve.socket"]
     names += ["sage-sleep-serve@.service", "sage-sleep-serve@.socket"]

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sleepd.config.schema import Config, WorkerConfig
+from sleepd.config.schema import Config
+from sleepd.config.worker_config import WorkerConfig
 from sleepd.policy.timing.forecast import forecast
 from sleepd.policy.timing.overdue import is_overdue
 from sleepd.policy.timing.triggers import Facts, Policy, Thresholds, cooldown_seconds, decide, missing

@@ -19,8 +19,9 @@ import msgspec
 import pytest
 
 import sleepd.cycles.remote.host as host_module
-from sleepd.config.schema import Config, ModelConfig, StateConfig, WorkerConfig
+from sleepd.config.schema import Config, ModelConfig, StateConfig
 from sleepd.config.strategies import STRATEGIES
+from sleepd.config.worker_config import WorkerConfig
 from sleepd.cycles.remote.home import Home, offered_files
 from sleepd.cycles.remote.host import Host, missing
 from sleepd.cycles.remote.line import Line, entry_of
@@ -235,7 +236,8 @@ def test_host_uses_its_own_paths(machine: Callable[[str], Machine], staging: Pat
     (parent / "adapter_model.safetensors").write_bytes(b"weights")
     job = decode_job((staging / "work" / "job.json").read_bytes())
     (staging / "work" / "job.json").write_bytes(encode(msgspec.structs.replace(job, parent=str(parent))))
-    host, seen = machine("wait"), []
+    host = machine("wait")
+    seen: list[Any] = []
 
     def look(home: Home, message: Progress | Notice) -> None:
         if isinstance(message, Progress) and message.phase == "training" and not seen:

@@ -25,10 +25,10 @@ from sleepd.config.schema import (
     ModelConfig,
     StateConfig,
     TrainingConfig,
-    WorkerConfig,
 )
 from sleepd.config.serve_config import ServeConfig
 from sleepd.config.triggers_config import TriggersConfig
+from sleepd.config.worker_config import WorkerConfig
 from sleepd.errors import Busy, ConfigError, DaemonNotRunning, RequestFailed, WorkerFailed
 from sleepd.experience_log import ExperienceLog
 from sleepd.files import replace_file

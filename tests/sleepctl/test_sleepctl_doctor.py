@@ -17,7 +17,8 @@ import pytest
 
 from sleepd.config.buffer_config import BufferConfig
 from sleepd.config.bundle_config import BundleConfig, SyncConfig
-from sleepd.config.schema import Config, StateConfig, WorkerConfig
+from sleepd.config.schema import Config, StateConfig
+from sleepd.config.worker_config import WorkerConfig
 from sleepd.protocol import control
 from sleepd.protocol.capability import BaseCheck, Capability
 from sleepd.protocol.deployment.adapter_fingerprint import Identity
@@ -286,6 +287,15 @@ def test_requested_cpu_is_no_fault() -> None:
     config = msgspec.structs.replace(CONFIG, worker=WorkerConfig(device="cpu"))
     facts = with_(has_gpu=True, config=msgspec.structs.replace(WELL.config, config=config))
     assert [each.mark for each in judge(facts) if each.name == "device"] == ["PASS"]
+
+
+def test_trainer_elsewhere_is_named() -> None:
+    """Where cycles run on another machine, device, model, template and memory are checked there, and it is named."""
+    config = msgspec.structs.replace(CONFIG, worker=WorkerConfig(engine="ssh", host="thor"))
+    facts = with_(capability=None, base=None, config=msgspec.structs.replace(WELL.config, config=config))
+    found = {each.name: each for each in judge(facts)}
+    for name in ("device", "model", "chat", "memory"):
+        assert (found[name].mark, "cycles run on thor" in found[name].text) == ("PASS", True)
 
 
 # --- what a user may ---

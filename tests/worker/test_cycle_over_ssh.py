@@ -10,7 +10,7 @@ import pytest
 
 from sleepd.cycles.running.engines import engine_command
 from sleepd.cycles.running.worker_process import Worker, WorkerPolicy
-from sleepd.protocol.job import Progress, Report, encode
+from sleepd.protocol.job import Notice, Progress, Report, encode
 from tests.fakes import real_interpreter
 from tests.loopback_ssh import SSHD, TwoMachines
 
@@ -32,7 +32,7 @@ def test_real_cycle_runs_on_the_host(tiny_model: Path, models: Path, tmp_path: P
     job = make_job(tiny_model, models, staging)
     (staging / "work" / "job.json").write_bytes(encode(job))
     (staging / "work" / "experiences.jsonl").write_bytes(b"".join(map(encode, examples())))
-    heard = []
+    heard: list[Progress | Notice] = []
     policy = WorkerPolicy(command=engine_command(pair.home), silence_seconds=120.0, stop_seconds=10.0)
     report = asyncio.run(Worker(policy, heard.append).run(staging))
     assert isinstance(report, Report), report

@@ -36,12 +36,23 @@ def judge(facts: DoctorFacts) -> list[Finding]:
     """Every finding, in the order in which an operator fixes them; leftovers last."""
     unread = bool(facts.config.problem)
     results = [
-        (name, *(_UNREAD if unread and name in _CONFIGURED else check(facts))) for name, check in _CHECKS.items()
+        (name, *(_UNREAD if unread and name in _CONFIGURED else check(facts))) for name, check in _checks(facts).items()
     ]
     results += [("leftovers", "WARN", text, command) for text, command in facts.leftovers]
     if not facts.leftovers:
         results.append(("leftovers", "PASS", "none", ""))
     return [Finding(name=name, mark=mark, text=text, command=command) for name, mark, text, command in results]
+
+
+def _checks(facts: DoctorFacts) -> dict[str, Callable[[DoctorFacts], Result]]:
+    """What is checked here: where cycles run on another machine, what that one has is checked there."""
+    if facts.config.config.worker.engine == "local":
+        return _CHECKS
+    return {name: _on_host if name in _OF_THE_TRAINER else check for name, check in _CHECKS.items()}
+
+
+def _on_host(facts: DoctorFacts) -> Result:
+    return "PASS", f"cycles run on {facts.config.config.worker.host}; sleepctl worker-host check asks it", ""
 
 
 def _config(facts: DoctorFacts) -> Result:
@@ -311,6 +322,7 @@ def _size(size: int) -> str:
 
 _CONFIGURED = ("state", "disk", "buffer", "device", "model", "chat", "memory", "engine", "sync")
 """What the configuration names; where it is wrong, the built-in values are not the operator's."""
+_OF_THE_TRAINER = ("device", "model", "chat", "memory")
 _UNREAD: Result = ("WARN", "not checked: see config", "fix the configuration first")
 
 _CHECKS: dict[str, Callable[[DoctorFacts], Result]] = {

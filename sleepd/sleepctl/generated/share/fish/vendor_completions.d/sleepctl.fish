@@ -58,7 +58,7 @@ function _shtab_sleepctl_using
   test "$_shtab_sleepctl_cmdpath" = "$argv"
 end
 
-set -g _shtab_sleepctl_commands status check why when simulate decisions history report show web digest notify buffer tokens live quarantine events logs doctor version run cancel pause resume rollback rebase tag metric 'metric add' 'metric remove' export bundle 'bundle export' 'bundle import' 'bundle show' 'bundle judge' 'bundle list' 'bundle remove' sync prune setup-buffer setup-serve import reload config 'config check' 'config show' completions
+set -g _shtab_sleepctl_commands status check why when simulate decisions history report show web digest notify buffer tokens live quarantine events logs doctor version run cancel pause resume rollback rebase tag metric 'metric add' 'metric remove' export bundle 'bundle export' 'bundle import' 'bundle show' 'bundle judge' 'bundle list' 'bundle remove' sync prune setup-buffer setup-serve worker-host 'worker-host check' 'worker-host serve' import reload config 'config check' 'config show' completions
 set -g _shtab_sleepctl_opts_with_value --address --as --base-gguf --config --cycle --epochs --event --format --html --instance --keep --key-file --learning-rate --limit --lines --max-experiences --model --numbers --output --since --socket --state --strategy --to --told --unit --watch -n
 
 complete -c sleepctl -e
@@ -349,6 +349,21 @@ complete -c sleepctl -n '_shtab_sleepctl_using setup-serve' -l json -d 'data as 
 complete -c sleepctl -n '_shtab_sleepctl_using setup-serve' -l config -xka "(__fish_complete_path (commandline -ct))" -d 'the daemon'"'"'s configuration file'
 complete -c sleepctl -n '_shtab_sleepctl_using setup-serve' -l socket -xka "(__fish_complete_path (commandline -ct))" -d 'the daemon'"'"'s control socket'
 complete -c sleepctl -n '_shtab_sleepctl_using setup-serve' -l instance -x -d 'of sage-sleepd@NAME'
+complete -c sleepctl -n '_shtab_sleepctl_using; and test $_shtab_sleepctl_npos -eq 0' -a worker-host -d 'Check the machine that cycles run on, or be that machine.'
+complete -c sleepctl -n '_shtab_sleepctl_using worker-host' -s h -l help -d 'show this help message and exit'
+complete -c sleepctl -n '_shtab_sleepctl_using worker-host' -l json -d 'data as JSON with a "schema" number'
+complete -c sleepctl -n '_shtab_sleepctl_using worker-host' -l config -xka "(__fish_complete_path (commandline -ct))" -d 'the daemon'"'"'s configuration file'
+complete -c sleepctl -n '_shtab_sleepctl_using worker-host' -l socket -xka "(__fish_complete_path (commandline -ct))" -d 'the daemon'"'"'s control socket'
+complete -c sleepctl -n '_shtab_sleepctl_using worker-host; and test $_shtab_sleepctl_npos -eq 0' -a check -d 'Show what a cycle on that machine would lack.'
+complete -c sleepctl -n '_shtab_sleepctl_using worker-host check' -s h -l help -d 'show this help message and exit'
+complete -c sleepctl -n '_shtab_sleepctl_using worker-host check' -l json -d 'data as JSON with a "schema" number'
+complete -c sleepctl -n '_shtab_sleepctl_using worker-host check' -l config -xka "(__fish_complete_path (commandline -ct))" -d 'the daemon'"'"'s configuration file'
+complete -c sleepctl -n '_shtab_sleepctl_using worker-host check' -l socket -xka "(__fish_complete_path (commandline -ct))" -d 'the daemon'"'"'s control socket'
+complete -c sleepctl -n '_shtab_sleepctl_using worker-host; and test $_shtab_sleepctl_npos -eq 0' -a serve -d 'Train for another machine, over standard input and output.'
+complete -c sleepctl -n '_shtab_sleepctl_using worker-host serve' -s h -l help -d 'show this help message and exit'
+complete -c sleepctl -n '_shtab_sleepctl_using worker-host serve' -l json -d 'data as JSON with a "schema" number'
+complete -c sleepctl -n '_shtab_sleepctl_using worker-host serve' -l config -xka "(__fish_complete_path (commandline -ct))" -d 'the daemon'"'"'s configuration file'
+complete -c sleepctl -n '_shtab_sleepctl_using worker-host serve' -l socket -xka "(__fish_complete_path (commandline -ct))" -d 'the daemon'"'"'s control socket'
 complete -c sleepctl -n '_shtab_sleepctl_using; and test $_shtab_sleepctl_npos -eq 0' -a import -d 'Copy another program'"'"'s export into our own JSON lines.'
 complete -c sleepctl -n '_shtab_sleepctl_using import' -s h -l help -d 'show this help message and exit'
 complete -c sleepctl -n '_shtab_sleepctl_using import' -l json -d 'data as JSON with a "schema" number'

@@ -9,6 +9,7 @@ import asyncio
 import fcntl
 import os
 import socket
+import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from hashlib import sha256
@@ -18,15 +19,17 @@ from typing import Any
 import msgspec
 import pytest
 
-import sleepd.cycles.remote.host as host_module
-from sleepd.config.schema import Config, ModelConfig, StateConfig
+import sleepd.cycles.remote.check_host as check_host
+import sleepd.cycles.remote.remote_host as host_module
+from sleepd.config.schema import Config, ControlConfig, ModelConfig, StateConfig
 from sleepd.config.strategies import STRATEGIES
 from sleepd.config.worker_config import WorkerConfig
-from sleepd.cycles.remote.home import Home, offered_files
-from sleepd.cycles.remote.host import Host, missing
-from sleepd.cycles.remote.line import Line, entry_of
+from sleepd.cycles.remote.line import HostLine, entry_of
+from sleepd.cycles.remote.remote_home import Home, offered_files
+from sleepd.cycles.remote.remote_host import Host, missing
 from sleepd.cycles.running.worker_process import Worker, WorkerPolicy
 from sleepd.errors import ProtocolError, WorkerDied, WorkerFailed
+from sleepd.protocol.host_check import HostCheck
 from sleepd.protocol.job import (
     MAX_MESSAGE_BYTES,
     RESUME_POINT,
@@ -39,13 +42,17 @@ from sleepd.protocol.job import (
     decode_job,
     encode,
 )
-from sleepd.protocol.worker_host import (
+from sleepd.protocol.remote_job import (
+    EXAMPLES,
     RETURNED,
+    Beat,
+    Examine,
+    Examined,
     FileEntry,
     HostMessage,
-    Identity,
+    JobRefused,
+    MachineIdentity,
     Offer,
-    Refused,
     Results,
     Wanted,
     decode_home,
@@ -55,7 +62,7 @@ from sleepd.protocol.worker_host import (
 from sleepd.version import VERSION
 from tests.fakes import fake_worker
 
-SAME = Identity(version=VERSION, code="0123456789abcdef", base="base-1")
+SAME = MachineIdentity(version=VERSION, code="0123456789abcdef", base="base-1")
 Heard = list[Progress | Notice]
 
 
@@ -88,18 +95,18 @@ class Machine:
             worker=WorkerConfig(gpu_lock=""),
         )
 
-        async def identity(config: Config) -> Identity:
+        async def identity(config: Config) -> MachineIdentity:
             return SAME
 
         monkeypatch.setattr(host_module, "own_identity", identity)
 
     @asynccontextmanager
-    async def open(self) -> AsyncIterator[Line[HostMessage]]:
+    async def open(self) -> AsyncIterator[HostLine[HostMessage]]:
         """A line to it."""
         self.lines += 1
         ours, theirs = socket.socketpair()
-        there = Line(*await asyncio.open_connection(sock=theirs, limit=MAX_MESSAGE_BYTES), decode_home)
-        here = Line(*await asyncio.open_connection(sock=ours, limit=MAX_MESSAGE_BYTES), decode_host)
+        there = HostLine(*await asyncio.open_connection(sock=theirs, limit=MAX_MESSAGE_BYTES), decode_home)
+        here = HostLine(*await asyncio.open_connection(sock=ours, limit=MAX_MESSAGE_BYTES), decode_host)
         self.cut = lambda: ours.shutdown(socket.SHUT_RDWR)
         serving = asyncio.create_task(Host(self.config, there, fake_worker(self.behaviour)).serve())
         try:
@@ -224,7 +231,7 @@ def test_report_names_the_other_machine(machine: Callable[[str], Machine], stagi
     host = machine("promote")
     outcome, heard = on_host(host, staging)
     assert isinstance(outcome, Report)
-    assert outcome.measured_on == "cpu of thor, not on this machine"
+    assert (outcome.host, outcome.measured_on.startswith(f"{outcome.device} of thor")) == ("thor", True)
     assert [m.device for m in heard if isinstance(m, Progress) and m.phase == "training"] == ["cpu on thor"]
     assert [path.name for path in (host.state / "hosted").iterdir()] == ["lock"]
 
@@ -281,7 +288,7 @@ def test_lost_line_keeps_the_job(machine: Callable[[str], Machine], staging: Pat
     outcome, _ = on_host(host, staging, then=cut)
     assert isinstance(outcome, Failure)
     assert (outcome.kind, host.lines) == ("line_lost", 3)
-    assert len(list((host.state / "hosted").glob("*/work/experiences.jsonl"))) == 1
+    assert len(list((host.state / "hosted").glob("*/" + EXAMPLES))) == 1
 
 
 def test_own_resume_point_goes_first(machine: Callable[[str], Machine], staging: Path) -> None:
@@ -301,11 +308,14 @@ def test_own_resume_point_goes_first(machine: Callable[[str], Machine], staging:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"identity": Identity(version="0.0.0", code=SAME.code, base="base-1")}, f"sage-sleepd {VERSION} is there"),
-        ({"identity": Identity(version=VERSION, code="f" * 16, base="base-1")}, "the code of sage-sleepd"),
-        ({"identity": Identity(version=VERSION, code=SAME.code, base="base-2")}, "another base is there"),
         (
-            {"identity": Identity(version=VERSION, code=SAME.code, base_problem="gone", base_hint="look")},
+            {"identity": MachineIdentity(version="0.0.0", code=SAME.code, base="base-1")},
+            f"sage-sleepd {VERSION} is there",
+        ),
+        ({"identity": MachineIdentity(version=VERSION, code="f" * 16, base="base-1")}, "the code of sage-sleepd"),
+        ({"identity": MachineIdentity(version=VERSION, code=SAME.code, base="base-2")}, "another base is there"),
+        (
+            {"identity": MachineIdentity(version=VERSION, code=SAME.code, base_problem="gone", base_hint="look")},
             "cannot be used here: gone",
         ),
         ({"command": "rm"}, "no other command is run"),
@@ -367,12 +377,12 @@ class Liar:
         self.sent = sent
 
     @asynccontextmanager
-    async def open(self) -> AsyncIterator[Line[HostMessage]]:
+    async def open(self) -> AsyncIterator[HostLine[HostMessage]]:
         """A line to it."""
         ours, theirs = socket.socketpair()
         theirs.sendall(b"".join(self.sent))
         theirs.shutdown(socket.SHUT_WR)
-        line = Line(*await asyncio.open_connection(sock=ours, limit=MAX_MESSAGE_BYTES), decode_host)
+        line = HostLine(*await asyncio.open_connection(sock=ours, limit=MAX_MESSAGE_BYTES), decode_host)
         try:
             yield line
         finally:
@@ -454,5 +464,64 @@ def test_hostile_home_is_refused(
             return answer
 
     answer = asyncio.run(ask())
-    assert isinstance(answer, Refused)
+    assert isinstance(answer, JobRefused)
     assert words in answer.message
+
+
+# --- the check ---
+
+
+def examined(**changed: Any) -> Examined:
+    """What a host with everything answers."""
+    whole = Examined(identity=SAME, device="cuda (a GPU)", free_bytes=2**40, is_confined=True)
+    return msgspec.structs.replace(whole, **changed)
+
+
+@pytest.mark.parametrize(
+    ("answer", "levels", "words"),
+    [
+        (examined(), "PASS PASS PASS PASS", "the same base"),
+        (examined(is_confined=False), "WARN PASS PASS PASS", "may run any command"),
+        (examined(identity=msgspec.structs.replace(SAME, base="x")), "PASS FAIL PASS PASS", "another base"),
+        (examined(device_problem="no torch", device_hint="pip"), "PASS PASS FAIL PASS", "no torch"),
+        (examined(device="cpu"), "PASS PASS WARN PASS", "no GPU is used"),
+        (examined(free_bytes=2**20), "PASS PASS PASS FAIL", "1 MiB free, 500 MiB are the least"),
+        (JobRefused(message="no", hint="h"), "FAIL", "answers with JobRefused"),
+    ],
+    ids=["whole", "open", "base", "device", "cpu", "disk", "other"],
+)
+def test_check_names_what_is_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answer: Any, levels: str, words: str
+) -> None:
+    """Through systemd's socket the host is asked, and each thing that it lacks is named."""
+
+    async def identity(config: Config) -> MachineIdentity:
+        return SAME
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asked = decode_home(await reader.readline())
+        writer.write(encode(answer if isinstance(asked, Examine | Beat) else JobRefused(message="what?", hint="h")))
+        await writer.drain()
+        writer.close()
+
+    async def ask() -> HostCheck:
+        config = Config(control=ControlConfig(socket=str(tmp_path / "s")), worker=WorkerConfig(host="thor"))
+        async with await asyncio.start_unix_server(serve, tmp_path / "worker-host.sock"):
+            return await check_host.check(config, is_direct=False)
+
+    monkeypatch.setattr(check_host, "own_identity", identity)
+    found = asyncio.run(ask()).findings
+    assert " ".join(each.level for each in found) == levels
+    assert any(words in each.text for each in found)
+    assert all(each.hint for each in found if each.level != "PASS")
+
+
+def test_check_without_host_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Where no host is configured or named, the answer is that, with the key to set."""
+    (tmp_path / "config.toml").write_text("")
+    monkeypatch.setattr(sys, "argv", ["check_host", "--config", str(tmp_path / "config.toml")])
+    assert check_host.main() == 0
+    (finding,) = msgspec.json.decode(capsys.readouterr().out, type=HostCheck).findings
+    assert (finding.level, "worker.host" in finding.hint) == ("FAIL", True)

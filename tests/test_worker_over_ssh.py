@@ -6,17 +6,19 @@ import asyncio
 import json
 import os
 import signal
+import sys
 from pathlib import Path
 
 import msgspec
 import pytest
 
-from sleepd.cycles.remote.check_host import check
-from sleepd.cycles.running.engines import engine_command
+from sleepd.config.render import render
+from sleepd.cycles.remote import check_host
+from sleepd.cycles.running.worker_engine import engine_command
 from sleepd.cycles.running.worker_process import Worker, WorkerPolicy
-from sleepd.protocol.host_check import HostFinding
+from sleepd.protocol.host_check import HostCheck
 from sleepd.protocol.job import Notice, Progress, Report
-from sleepd.protocol.worker_host import Identity
+from sleepd.protocol.remote_job import MachineIdentity
 from sleepd.version import VERSION
 from tests.fakes import fake_interpreter
 from tests.loopback_ssh import SSHD, TwoMachines
@@ -28,7 +30,7 @@ pytestmark = pytest.mark.skipif(SSHD is None, reason="openssh-server is not inst
 
 def fake_python(path: Path) -> Path:
     """The worker's interpreter on both machines: it knows a base, sees no GPU, and trains until it is let go."""
-    identity = msgspec.json.encode(Identity(version=VERSION, code="0123456789abcdef", base="base-1")).decode()
+    identity = msgspec.json.encode(MachineIdentity(version=VERSION, code="0123456789abcdef", base="base-1")).decode()
     capability = json.dumps({"version": VERSION, "device": "cpu", "dtype": "float32"})
     fake_interpreter(path.with_name("waiting"), "wait")
     path.write_text(
@@ -76,7 +78,7 @@ def test_cycle_outlives_a_broken_ssh(pair: TwoMachines, staging: Path) -> None:
     policy = WorkerPolicy(command=engine_command(pair.home), silence_seconds=60.0, stop_seconds=10.0)
     outcome = asyncio.run(Worker(policy, listen).run(staging))
     assert isinstance(outcome, Report), outcome
-    assert outcome.measured_on == "cpu of thor, not on this machine"
+    assert outcome.host == "thor"
     assert [each.event for each in heard if isinstance(each, Notice)] == ["host_line_broken"]
     assert (staging / "adapter_model.safetensors").read_bytes() == b"weights of cycle 1"
     assert [path.name for path in (pair.host_state / "hosted").iterdir()] == ["lock"]
@@ -84,7 +86,7 @@ def test_cycle_outlives_a_broken_ssh(pair: TwoMachines, staging: Path) -> None:
 
 def test_check_says_what_is_there(pair: TwoMachines) -> None:
     """The check reaches the host, finds the key confined, and names the GPU that is missing."""
-    found = asyncio.run(check(pair.home, is_direct=False))
+    found = asyncio.run(check_host.check(pair.home, is_direct=False))
     assert [(each.name, each.level) for each in found.findings] == [
         ("line", "PASS"),
         ("same", "PASS"),
@@ -93,10 +95,14 @@ def test_check_says_what_is_there(pair: TwoMachines) -> None:
     ]
 
 
-def test_check_names_a_missing_key(pair: TwoMachines) -> None:
+def test_check_names_a_missing_key(
+    pair: TwoMachines, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """A host that lets no key of this machine in is told with what ssh says, and with the next step."""
     (pair.place / "ssh" / "authorized_keys").write_text("")
-    (finding,) = asyncio.run(check(pair.home, is_direct=False)).findings
-    assert isinstance(finding, HostFinding)
+    (pair.place / "home.toml").write_text(render(pair.home, title="home"))
+    monkeypatch.setattr(sys, "argv", ["check_host", "--config", str(pair.place / "home.toml"), "--host", "thor"])
+    assert check_host.main() == 0
+    (finding,) = msgspec.json.decode(capsys.readouterr().out, type=HostCheck).findings
     assert (finding.level, "Permission denied" in finding.text) == ("FAIL", True)
     assert "authorized_keys" in finding.hint

@@ -222,7 +222,7 @@ def _evidence(evaluation: Evaluation) -> SentEvidence:
         holdout_base=report.holdout_base,
         holdout_before=report.holdout_before,
         holdout_after=report.holdout_after,
-        device=f"{report.device} of {report.host}" if report.host else report.device,
+        device=f"{report.device} of another machine" if report.host else report.device,
         dtype=report.dtype,
     )
 

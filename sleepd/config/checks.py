@@ -157,11 +157,10 @@ def _refuse_values(config: Config, source: str) -> None:
             parse_limit(text)
         except ValueError as error:
             raise _refusal(source, "promotion.limits", str(error), text) from None
-    _refuse_command("evaluation.command", config.evaluation.command, source)
-    _refuse_command("serve.command", config.serve.command, source)
+    for section, given in (("evaluation", config.evaluation), ("serve", config.serve), ("notify", config.notify)):
+        _refuse_command(f"{section}.command", given.command, source)
     if not is_url(config.serve.url):
         raise _refusal(source, "serve.url", "an address such as http://127.0.0.1:8080", config.serve.url)
-    _refuse_command("notify.command", config.notify.command, source)
     _refuse_reporting(config, source)
     if len(config.control.socket.encode()) > MAX_SOCKET_PATH_BYTES:
         expected = f"a path of at most {MAX_SOCKET_PATH_BYTES} bytes"

@@ -33,11 +33,11 @@ from .composition import Parts
 from .history import NotedError
 from .quarantine_override import OverrideDone, Verb, override
 from .repair import disk_error
-from .running.engines import engine_command
 from .running.planning import Order, line_up
 from .running.resume import obstacle, staged_job
 from .running.runner import CycleEnd, Lineup
 from .running.trial import line_up_foreign, note_judged
+from .running.worker_engine import engine_command
 from .running.worker_process import WorkerPolicy
 
 _ABOUT_TRAINING: Final = frozenset({"nothing_to_train", "nothing_to_measure", "cooling_down", "trains_nothing"})

@@ -24,7 +24,7 @@ def test_check_shows_each_finding(sleepctl: Sleepctl, monkeypatch: pytest.Monkey
 
     def answer(interpreter: str, arguments: list[str], kind: type, *, seconds: float) -> HostCheck:
         asked.append((interpreter, arguments[0], arguments[-2:]))
-        return HostCheck(host="thor", findings=[HostFinding("disk", level, "5 MiB free", "df -h")])  # type: ignore[arg-type]
+        return HostCheck(host="thor", findings=[HostFinding("disk", level, "5 MiB free", "df -h")])
 
     monkeypatch.setattr(command, "ask_worker", answer)
     ran = sleepctl("worker-host", "check", "thor")
@@ -56,4 +56,4 @@ def test_serve_becomes_the_host(sleepctl: Sleepctl, monkeypatch: pytest.MonkeyPa
     file = tmp_path / "config.toml"
     file.write_text("")
     sleepctl("worker-host", "serve", "--config", str(file))
-    assert became == [[sys.executable, "-P", "-m", "sleepd.cycles.remote.host", "--config", str(file)]]
+    assert became == [[sys.executable, "-P", "-m", "sleepd.cycles.remote.remote_host", "--config", str(file)]]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from sleepd.cycles.running.engines import engine_command
+from sleepd.cycles.running.worker_engine import engine_command
 from sleepd.cycles.running.worker_process import Worker, WorkerPolicy
 from sleepd.protocol.job import Notice, Progress, Report, encode
 from tests.fakes import real_interpreter

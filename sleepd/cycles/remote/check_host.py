@@ -16,7 +16,7 @@ from sleepd.config.layers import load
 from sleepd.config.schema import Config
 from sleepd.errors import ConfigError, SleepdError
 from sleepd.protocol.host_check import HostCheck, HostFinding
-from sleepd.protocol.worker_host import Examine, Examined, Identity
+from sleepd.protocol.remote_job import Examine, Examined, MachineIdentity
 
 from .identity import difference, own_identity
 from .line import LineBroken
@@ -57,7 +57,7 @@ async def check(config: Config, *, is_direct: bool) -> HostCheck:
     return HostCheck(host=config.worker.host, findings=list(_findings(identity, found, config)))
 
 
-def _findings(own: Identity, found: Examined, config: Config) -> Iterator[HostFinding]:
+def _findings(own: MachineIdentity, found: Examined, config: Config) -> Iterator[HostFinding]:
     if found.is_confined:
         yield HostFinding("line", "PASS", "reached; the key may do this and nothing else", "")
     else:

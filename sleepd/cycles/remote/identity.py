@@ -9,14 +9,14 @@ from typing import Final
 from sleepd.config.schema import Config
 from sleepd.errors import WorkerFailed
 from sleepd.host import worker_python
-from sleepd.protocol.worker_host import SAME_VERSION, Identity
+from sleepd.protocol.remote_job import SAME_VERSION, MachineIdentity
 from sleepd.worker_program import NoAnswer, ask_worker
 
 _SECONDS: Final = 3600.0
 """The weights of a large base are hashed once, from a slow disk too."""
 
 
-async def own_identity(config: Config) -> Identity:
+async def own_identity(config: Config) -> MachineIdentity:
     """What this machine has.
 
     Raises:
@@ -26,7 +26,7 @@ async def own_identity(config: Config) -> Identity:
     arguments = ["sleepd.worker.programs.identify", "--base", model.base, "--cache", model.cache_directory]
     arguments += ["--quantization", model.quantization, "--models", str(Path(config.state.directory, "models"))]
     try:
-        return await asyncio.to_thread(ask_worker, python, arguments, Identity, seconds=_SECONDS)
+        return await asyncio.to_thread(ask_worker, python, arguments, MachineIdentity, seconds=_SECONDS)
     except NoAnswer as error:
         raise WorkerFailed(
             f"{python} does not say which base and which code it has: {error}",
@@ -34,7 +34,7 @@ async def own_identity(config: Config) -> Identity:
         ) from error
 
 
-def difference(home: Identity, host: Identity) -> tuple[str, str]:
+def difference(home: MachineIdentity, host: MachineIdentity) -> tuple[str, str]:
     """What differs, and the next step; empty: nothing does."""
     if home.version != host.version:
         return f"sage-sleepd {host.version} is there, {home.version} here", SAME_VERSION

@@ -20,7 +20,7 @@ import msgspec
 from sleepd.errors import ProtocolError, WorkerFailed
 from sleepd.files import FILE_MODE, fsync_path, hashed, open_regular
 from sleepd.protocol.job import MAX_MESSAGE_BYTES, encode
-from sleepd.protocol.worker_host import SAME_VERSION, Beat, FileEntry
+from sleepd.protocol.remote_job import SAME_VERSION, Beat, FileEntry
 
 LINE_SECONDS: Final = 60.0
 """A side that sends nothing for so long is gone."""
@@ -34,7 +34,7 @@ class LineBroken(WorkerFailed):
     """The other side is gone, or the way to it."""
 
 
-class Line(Generic[_Message]):
+class HostLine(Generic[_Message]):
     """One end.
 
     Args:

@@ -18,9 +18,9 @@ from typing import Final
 from sleepd.config.layers import load
 from sleepd.config.schema import Config
 from sleepd.protocol.job import MAX_MESSAGE_BYTES
-from sleepd.protocol.worker_host import HostMessage, decode_host
+from sleepd.protocol.remote_job import HostMessage, decode_host
 
-from .line import Line, LineBroken
+from .line import HostLine, LineBroken
 
 SOCKET_NAME: Final = "worker-host.sock"
 HOST_COMMAND: Final = "sleepctl worker-host serve"
@@ -42,7 +42,7 @@ def ssh_command(config: Config) -> tuple[str, ...]:
 
 
 @contextlib.asynccontextmanager
-async def open_line(config: Config, *, is_direct: bool = False) -> AsyncIterator[Line[HostMessage]]:
+async def open_line(config: Config, *, is_direct: bool = False) -> AsyncIterator[HostLine[HostMessage]]:
     """A line to the host, closed behind the body; ``is_direct``: by ssh from here, whatever socket there is.
 
     Raises:
@@ -54,7 +54,7 @@ async def open_line(config: Config, *, is_direct: bool = False) -> AsyncIterator
             reader, writer = await asyncio.open_unix_connection(socket, limit=MAX_MESSAGE_BYTES)
         except OSError as error:
             raise LineBroken(f"{socket}: {error.strerror}", hint="systemctl status sage-sleep-ssh.socket") from error
-        with contextlib.closing(Line(reader, writer, decode_host)) as line:
+        with contextlib.closing(HostLine(reader, writer, decode_host)) as line:
             yield line
         return
     async with _child(ssh_command(config)) as line:
@@ -62,7 +62,7 @@ async def open_line(config: Config, *, is_direct: bool = False) -> AsyncIterator
 
 
 @contextlib.asynccontextmanager
-async def _child(command: tuple[str, ...]) -> AsyncIterator[Line[HostMessage]]:
+async def _child(command: tuple[str, ...]) -> AsyncIterator[HostLine[HostMessage]]:
     pipe = asyncio.subprocess.PIPE
     try:
         process = await asyncio.create_subprocess_exec(
@@ -75,7 +75,7 @@ async def _child(command: tuple[str, ...]) -> AsyncIterator[Line[HostMessage]]:
     assert process.stderr is not None
     said = asyncio.create_task(_last_line(process.stderr))
     try:
-        with contextlib.closing(Line(process.stdout, process.stdin, decode_host)) as line:
+        with contextlib.closing(HostLine(process.stdout, process.stdin, decode_host)) as line:
             yield line
     except LineBroken as error:
         await _end(process)

@@ -40,7 +40,7 @@ from .adapters.registry_commands import decisions, prune, tag
 from .experiences import buffer_commands
 from .experiences.quarantine_commands import quarantine
 from .experiences.tokens import tokens
-from .setup import config_commands
+from .setup import config_commands, worker_host
 from .watching import page_commands
 
 
@@ -288,20 +288,6 @@ def sync(session: Session) -> ExitCode:
     return run_sync(session)
 
 
-def worker_host_check(session: Session) -> ExitCode:
-    """What a cycle on another machine would lack."""
-    from .setup.worker_host import check as check_host
-
-    return check_host(session)
-
-
-def worker_host_serve(session: Session) -> ExitCode:
-    """Train for another machine."""
-    from .setup.worker_host import serve
-
-    return serve(session)
-
-
 def completions(session: Session) -> ExitCode:
     """A shell's completions, or the cycles' numbers for them."""
     from .setup.completions import complete
@@ -345,8 +331,8 @@ COMMANDS: dict[str, Command] = {
     "export": export,
     "prune": prune,
     "sync": sync,
-    "worker-host check": worker_host_check,
-    "worker-host serve": worker_host_serve,
+    "worker-host check": worker_host.check,
+    "worker-host serve": worker_host.serve,
     "bundle export": bundle_commands.export,
     "bundle import": bundle_commands.import_,
     "bundle show": bundle_commands.show,

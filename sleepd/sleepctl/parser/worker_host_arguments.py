@@ -11,7 +11,7 @@ the same version of sage-sleepd and the same base.
 
 check  what is missing for that, each with the next step: the way by ssh, a key
        that may do this alone, version and code, the base's fingerprint, the
-       GPU, disk. Exits with 1 when anything fails
+       GPU, disk; the default. Exits with 1 when anything fails
 serve  be such a machine for one connection, on standard input and output. On
        the host, in ~/.ssh/authorized_keys of the user that trains there:
        restrict,command="sleepctl worker-host serve" ssh-ed25519 AAAA…
@@ -27,7 +27,8 @@ _SUMMARIES = {
 def add_worker_host(command: argparse.ArgumentParser, add_options: Callable[[argparse.ArgumentParser], None]) -> None:
     """Its subcommands; ``add_options`` adds those that every command has."""
     add_options(command)
-    commands = command.add_subparsers(metavar="|".join(_SUMMARIES), dest="subcommand", required=True)
+    commands = command.add_subparsers(metavar="|".join(_SUMMARIES), dest="subcommand")
+    command.set_defaults(subcommand="check", host="")
     for name, summary in _SUMMARIES.items():
         each = commands.add_parser(name, help=summary, description=summary)
         add_options(each)

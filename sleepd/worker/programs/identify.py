@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from sleepd.protocol.checkpoint.base_identity import in_quantization
-from sleepd.protocol.worker_host import Identity
+from sleepd.protocol.remote_job import MachineIdentity
 from sleepd.version import VERSION
 from sleepd.worker.code_fingerprint import own_files_digest
 from sleepd.worker.environment import prepare_environment
@@ -29,7 +29,7 @@ def main() -> int:
     parser.add_argument("--quantization", choices=("none", "nf4"), default="none")
     given = parser.parse_args()
     prepare_environment()
-    found = Identity(version=VERSION, code=own_files_digest(), **_base(given))
+    found = MachineIdentity(version=VERSION, code=own_files_digest(), **_base(given))
     sys.stdout.write(msgspec.json.encode(found).decode() + "\n")
     return 0
 

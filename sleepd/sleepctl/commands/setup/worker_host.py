@@ -42,7 +42,7 @@ def _rows(finding: HostFinding) -> list[Row]:
 
 def serve(session: Session) -> ExitCode:
     """Become the program that trains for another machine; it does not return."""
-    command = [sys.executable, "-P", "-m", "sleepd.cycles.remote.host", *_config(session)]
+    command = [sys.executable, "-P", "-m", "sleepd.cycles.remote.remote_host", *_config(session)]
     os.execv(sys.executable, command)  # noqa: S606 - a found program, no shell
 
 

@@ -1,10 +1,11 @@
 """The daemon's side of a worker on another machine: to the daemon this process is the worker.
 
-``python -m sleepd.cycles.remote.home --settings JSON --fd N STAGING`` stands in the place of ``sleepd.worker``: the
-same job in the same directory, the same messages, SIGTERM to stop it. It sends what was staged to the host, passes on
-what the worker there says, and puts what it has left into the staging directory before it passes on how it ended.
+``python -m sleepd.cycles.remote.remote_home --settings JSON --fd N STAGING`` stands in the place of
+``sleepd.worker``: the same job in the same directory, the same messages, SIGTERM to stop it. It sends what was staged
+to the host, passes on what the worker there says, and puts what it has left into the staging directory before it passes
+on how it ended.
 
-Rule 1: nothing of the agent leaves before the host has shown the same version, code and base.
+Rule 1: no text and no adapter leaves before the host has shown the same version, code and base.
 Rule 2: a report is passed on only after its files are here, whole and synced.
 Rule 3: which machine measured is said here, not there (``Report.host``).
 
@@ -41,18 +42,18 @@ from sleepd.protocol.job import (
     decode_job,
     encode,
 )
-from sleepd.protocol.worker_host import (
+from sleepd.protocol.remote_job import (
     ADAPTERS,
     JOB,
     RETURNED,
     SENT,
     FileEntry,
     HostMessage,
-    Identity,
+    JobRefused,
+    MachineIdentity,
     Offer,
-    Received,
-    Refused,
     Results,
+    ResultsReceived,
     Stop,
     Wanted,
     refuse_list,
@@ -60,14 +61,14 @@ from sleepd.protocol.worker_host import (
 from sleepd.version import VERSION
 
 from .identity import own_identity
-from .line import Line, LineBroken, entry_of
+from .line import HostLine, LineBroken, entry_of
 from .ssh import open_line
 
 PAUSES: Final = (1.0, 2.0, 5.0, 15.0, 30.0, 60.0, 60.0)
 """Between two attempts to reach the host in one cycle, in seconds; after the last one it is given up."""
 _BEAT_SECONDS: Final = 2.0
 
-Opener: TypeAlias = Callable[[], AbstractAsyncContextManager[Line[HostMessage]]]
+Opener: TypeAlias = Callable[[], AbstractAsyncContextManager[HostLine[HostMessage]]]
 
 
 class _NotNow(Exception):
@@ -91,7 +92,7 @@ class Home:
         self,
         staging: Path,
         host: str,
-        identity: Identity,
+        identity: MachineIdentity,
         open_host: Opener,
         tell: Callable[[Progress | Notice], None],
         limits: tuple[float, float],
@@ -138,7 +139,7 @@ class Home:
                 await self._should_stop.wait()
         return self._should_stop.is_set()
 
-    async def _on_line(self, line: Line[HostMessage]) -> Report | Failure:
+    async def _on_line(self, line: HostLine[HostMessage]) -> Report | Failure:
         offered = await asyncio.to_thread(self._entries)
         line.post(
             Offer(
@@ -149,9 +150,9 @@ class Home:
             )
         )
         answer = await line.receive()
-        if isinstance(answer, Refused) and answer.is_passing:
+        if isinstance(answer, JobRefused) and answer.is_passing:
             raise _NotNow(f"{self._host}: {answer.message}")
-        if isinstance(answer, Refused):
+        if isinstance(answer, JobRefused):
             return self._marked(Failure(kind="error", message=answer.message, hint=answer.hint))
         if not (isinstance(answer, Wanted) and offered.keys() >= set(answer.names)):
             raise _unexpected(answer)
@@ -168,12 +169,12 @@ class Home:
         found = {name: entry_of(name, path) for name, path in self._files.items()}
         return {name: entry for name, entry in found.items() if entry is not None}
 
-    async def _pass_stop(self, line: Line[HostMessage]) -> None:
+    async def _pass_stop(self, line: HostLine[HostMessage]) -> None:
         await self._should_stop.wait()
         with contextlib.suppress(LineBroken):  # who listens finds out too
             line.post(Stop())
 
-    async def _listen(self, line: Line[HostMessage]) -> Report | Failure:
+    async def _listen(self, line: HostLine[HostMessage]) -> Report | Failure:
         while True:
             message = await line.receive()
             if isinstance(message, Progress):
@@ -187,9 +188,9 @@ class Home:
                 outcome = await line.receive()
                 if not isinstance(outcome, Report | Failure):
                     raise _unexpected(outcome)
-                line.post(Received())
+                line.post(ResultsReceived())
                 return self._marked(outcome)
-            elif isinstance(message, Refused):
+            elif isinstance(message, JobRefused):
                 return self._marked(Failure(kind="error", message=message.message, hint=message.hint))
             else:
                 raise _unexpected(message)
@@ -272,7 +273,9 @@ async def _outcome(config: Config, staging: Path, tell: Callable[[Progress | Not
 
 def main() -> int:
     """Work as the worker of one cycle."""
-    parser = argparse.ArgumentParser(prog="python -m sleepd.cycles.remote.home", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m sleepd.cycles.remote.remote_home", description=__doc__.splitlines()[0]
+    )
     parser.add_argument("--settings", required=True, help="the daemon's configuration as JSON")
     parser.add_argument("--fd", type=int, required=True, help="inherited end of a socket pair")
     parser.add_argument("staging", type=Path, help="the cycle's staging directory")

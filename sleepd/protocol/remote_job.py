@@ -7,12 +7,12 @@ name.
 
     home                                 host
     Offer: who I am, which files    ->
-                                    <-   Refused, or Wanted: which of them are not here yet
+                                    <-   JobRefused, or Wanted: which of them are not here yet
     the wanted files                ->
                                     <-   Progress, Notice …
     Stop, if it is asked to         ->
                                     <-   Results, their files, then Report or Failure
-    Received                        ->   the host removes what it has of the job
+    ResultsReceived                        ->   the host removes what it has of the job
 
 Both sides send ``Beat``, so that each knows a line that is dead. In place of ``Offer`` home may send ``Examine``.
 """
@@ -52,7 +52,7 @@ class FileEntry(msgspec.Struct, frozen=True):
     sha256: Annotated[str, Meta(pattern=r"^[0-9a-f]{64}\Z")]
 
 
-class Identity(msgspec.Struct, frozen=True, kw_only=True):
+class MachineIdentity(msgspec.Struct, frozen=True, kw_only=True):
     """What must be equal on both machines; also what ``sleepd.worker.programs.identify`` prints."""
 
     version: str
@@ -67,7 +67,7 @@ class Identity(msgspec.Struct, frozen=True, kw_only=True):
 class Offer(msgspec.Struct, frozen=True, kw_only=True, tag="offer"):
     """A job for the host."""
 
-    identity: Identity
+    identity: MachineIdentity
     files: list[FileEntry]
     silence_seconds: Annotated[float, Meta(gt=0)]
     stop_seconds: Annotated[float, Meta(gt=0)]
@@ -81,7 +81,7 @@ class Stop(msgspec.Struct, frozen=True, kw_only=True, tag="stop"):
     """The worker is to stop, as SIGTERM asks it."""
 
 
-class Received(msgspec.Struct, frozen=True, kw_only=True, tag="received"):
+class ResultsReceived(msgspec.Struct, frozen=True, kw_only=True, tag="received"):
     """The results are on home's disk."""
 
 
@@ -92,7 +92,7 @@ class Beat(msgspec.Struct, frozen=True, kw_only=True, tag="beat"):
 class Examined(msgspec.Struct, frozen=True, kw_only=True, tag="examined"):
     """What is there."""
 
-    identity: Identity
+    identity: MachineIdentity
     device: str = ""
     device_problem: str = ""
     device_hint: str = ""
@@ -113,7 +113,7 @@ class Results(msgspec.Struct, frozen=True, kw_only=True, tag="results"):
     files: list[FileEntry]
 
 
-class Refused(msgspec.Struct, frozen=True, kw_only=True, tag="refused"):
+class JobRefused(msgspec.Struct, frozen=True, kw_only=True, tag="refused"):
     """The host does not take the job."""
 
     message: str
@@ -122,8 +122,8 @@ class Refused(msgspec.Struct, frozen=True, kw_only=True, tag="refused"):
     """Whether it may take it in a moment."""
 
 
-HomeMessage = Offer | Examine | Stop | Received | Beat
-HostMessage = Examined | Wanted | Results | Refused | Beat | Progress | Notice | Report | Failure
+HomeMessage = Offer | Examine | Stop | ResultsReceived | Beat
+HostMessage = Examined | Wanted | Results | JobRefused | Beat | Progress | Notice | Report | Failure
 
 _Message = TypeVar("_Message")
 _home_decoder: msgspec.json.Decoder[Any] = msgspec.json.Decoder(HomeMessage)

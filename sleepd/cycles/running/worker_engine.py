@@ -20,4 +20,4 @@ def engine_command(config: Config) -> tuple[str, ...]:
     if config.worker.engine == "local":
         return worker_command(config.worker.python)
     settings = msgspec.json.encode(config).decode()
-    return (sys.executable, "-P", "-m", "sleepd.cycles.remote.home", "--settings", settings)
+    return (sys.executable, "-P", "-m", "sleepd.cycles.remote.remote_home", "--settings", settings)

@@ -12,7 +12,7 @@ the results, or after ``KEPT_DAYS``.
 On disk, below the state directory:
 
     hosted/lock           one job at a time
-    hosted/ID/            what home sent, by its names; ID is made from the contents (``worker_host.job_id``)
+    hosted/ID/            what home sent, by its names; ID is made from the contents (``remote_job.job_id``)
     hosted/ID/run/        the worker's staging directory, with the resume point
 
 A line that breaks asks the worker to stop. The job stays: the same job, offered again, is known by its id, nothing is
@@ -45,7 +45,7 @@ from sleepd.host import worker_python
 from sleepd.log import configure
 from sleepd.protocol.capability import Capability
 from sleepd.protocol.job import MAX_MESSAGE_BYTES, RESUME_POINT, Failure, Job, Report, decode_job, encode
-from sleepd.protocol.worker_host import (
+from sleepd.protocol.remote_job import (
     ADAPTERS,
     EXAMPLES,
     JOB,
@@ -55,10 +55,10 @@ from sleepd.protocol.worker_host import (
     Examined,
     FileEntry,
     HomeMessage,
+    JobRefused,
     Offer,
-    Received,
-    Refused,
     Results,
+    ResultsReceived,
     Stop,
     Wanted,
     decode_home,
@@ -68,18 +68,18 @@ from sleepd.protocol.worker_host import (
 from sleepd.worker_program import NoAnswer, ask_worker
 
 from .identity import difference, own_identity
-from .line import Line, LineBroken, entry_of
+from .line import HostLine, LineBroken, entry_of
 
 KEPT_DAYS: Final = 7.0
 _MIB: Final = 2**20
 
 
-class Refusal(Exception):
+class JobNotTaken(Exception):
     """The job is not taken; the message that says so is its argument."""
 
     def __init__(self, message: str, hint: str, *, is_passing: bool = False) -> None:
         super().__init__(message)
-        self.answer = Refused(message=message, hint=hint, is_passing=is_passing)
+        self.answer = JobRefused(message=message, hint=hint, is_passing=is_passing)
 
 
 class Host:
@@ -91,7 +91,7 @@ class Host:
         command: what starts a worker.
     """
 
-    def __init__(self, config: Config, line: Line[HomeMessage], command: tuple[str, ...]) -> None:
+    def __init__(self, config: Config, line: HostLine[HomeMessage], command: tuple[str, ...]) -> None:
         self._config = config
         self._line = line
         self._command = command
@@ -112,12 +112,12 @@ class Host:
                     self._line.post(await self._examined())
                 if isinstance(asked, Offer):
                     await self._accept(asked)
-            except Refusal as refusal:
+            except JobNotTaken as refusal:
                 self._line.post(refusal.answer)
             except (ProtocolError, WorkerFailed, OSError) as error:
                 if isinstance(error, LineBroken):
                     raise
-                self._line.post(Refused(message=str(error), hint="sleepctl worker-host check tells more"))
+                self._line.post(JobRefused(message=str(error), hint="sleepctl worker-host check tells more"))
 
     async def _examined(self) -> Examined:
         config, found = self._config, Capability(version="")
@@ -145,16 +145,16 @@ class Host:
         refuse_list(offer.files, SENT)
         text, hint = difference(offer.identity, await own_identity(self._config))
         if text:
-            raise Refusal(f"the cycle does not start: {text}", hint)
+            raise JobNotTaken(f"the cycle does not start: {text}", hint)
         if not self._config.worker.trains:
-            raise Refusal('worker.device is "none" there: it trains nothing', "set worker.device on that machine")
+            raise JobNotTaken('worker.device is "none" there: it trains nothing', "set worker.device on that machine")
         make_directory(self._place)
         gpu = GpuLock()
         with _one_job(self._place / "lock"):
             try:
                 gpu.take(self._config.worker.gpu_lock)
             except Busy as error:
-                raise Refusal(error.message, error.hint, is_passing=True) from error
+                raise JobNotTaken(error.message, error.hint, is_passing=True) from error
             try:
                 await self._host(offer)
             finally:
@@ -169,7 +169,7 @@ class Host:
         free = shutil.disk_usage(directory).free
         if free < needed:
             text = f"{needed / _MIB:.0f} MiB are needed there and {free / _MIB:.0f} MiB are free"
-            raise Refusal(text, f"make space in {directory.parent} on that machine")
+            raise JobNotTaken(text, f"make space in {directory.parent} on that machine")
         self._line.post(Wanted(names=[each.name for each in wanted]))
         await self._line.receive_files(wanted, directory)
         job = self._stage(directory)
@@ -189,7 +189,7 @@ class Host:
         """The job as this machine runs it, in its staging directory."""
         config, sent = self._config, decode_job(read_document(directory / JOB))
         if sent.evaluation_command not in ("", config.evaluation.command):
-            raise Refusal(
+            raise JobNotTaken(
                 "evaluation.command there is not the one of the job, and no other command is run",
                 "set evaluation.command to the same on both machines, or leave it out here",
             )
@@ -245,7 +245,7 @@ class Host:
         self._line.post(Results(files=entries))
         await self._line.send_files([(each, staging / each.name) for each in entries])
         self._line.post(outcome)
-        while not isinstance(await self._line.receive(), Received):
+        while not isinstance(await self._line.receive(), ResultsReceived):
             pass
 
 
@@ -265,7 +265,7 @@ def _one_job(lock: Path) -> Iterator[None]:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
-        raise Refusal("it works on another job", "wait until that one has ended", is_passing=True) from error
+        raise JobNotTaken("it works on another job", "wait until that one has ended", is_passing=True) from error
     else:
         yield
     finally:
@@ -280,7 +280,7 @@ async def _serve(config: Config, output: int) -> None:
         lambda: asyncio.StreamReaderProtocol(asyncio.StreamReader()), os.fdopen(output, "wb")
     )
     writer = asyncio.StreamWriter(transport, protocol, None, loop)
-    line = Line(reader, writer, decode_home)
+    line = HostLine(reader, writer, decode_home)
     try:
         await Host(config, line, worker_command(config.worker.python)).serve()
         await writer.drain()
@@ -290,7 +290,9 @@ async def _serve(config: Config, output: int) -> None:
 
 def main() -> int:
     """Serve one line on standard input and output."""
-    parser = argparse.ArgumentParser(prog="python -m sleepd.cycles.remote.host", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m sleepd.cycles.remote.remote_host", description=__doc__.splitlines()[0]
+    )
     parser.add_argument("--config", type=Path, help="this machine's own configuration")
     given = parser.parse_args()
     # Standard output is the line: whatever else is printed goes to the log.

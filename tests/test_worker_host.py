@@ -353,7 +353,7 @@ def test_busy_host_is_asked_again(machine: Callable[[str], Machine], staging: Pa
     outcome, _ = on_host(host, staging)
     os.close(lock)
     assert isinstance(outcome, Failure)
-    assert (outcome.message, host.lines) == ("thor: it works on another job", 3)
+    assert (outcome.kind, outcome.message, host.lines) == ("error", "thor: it works on another job", 3)
 
 
 def test_old_jobs_are_removed(machine: Callable[[str], Machine], staging: Path) -> None:

@@ -35,6 +35,7 @@ from sleepd.files import read_document
 from sleepd.protocol.job import (
     RESUME_POINT,
     Failure,
+    FailureKind,
     Hello,
     Notice,
     Progress,
@@ -129,9 +130,8 @@ class Home:
                 if not self._has_begun:
                     return Failure(kind="error", message=why, hint=error.hint)
                 self._tell(Notice(event="host_line_broken", text=why, level="warning"))
-        return Failure(
-            kind="line_lost", message=why, hint=f"sleepctl worker-host check; {self._host} keeps what it has trained"
-        )
+        kind: FailureKind = "line_lost" if self._has_begun else "error"
+        return Failure(kind=kind, message=why, hint="sleepctl worker-host check; a job that began stays on the host")
 
     async def _is_stopped(self, seconds: float) -> bool:
         with contextlib.suppress(TimeoutError):

@@ -231,7 +231,7 @@ def test_report_names_the_other_machine(machine: Callable[[str], Machine], stagi
     host = machine("promote")
     outcome, heard = on_host(host, staging)
     assert isinstance(outcome, Report)
-    assert (outcome.host, outcome.measured_on.startswith(f"{outcome.device} of thor")) == ("thor", True)
+    assert (outcome.host, outcome.measured_where.startswith(f"{outcome.device} of thor")) == ("thor", True)
     assert [m.device for m in heard if isinstance(m, Progress) and m.phase == "training"] == ["cpu on thor"]
     assert [path.name for path in (host.state / "hosted").iterdir()] == ["lock"]
 

@@ -251,7 +251,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True, tag="report"):
     """What the base's chat template does; None: an older worker did not check it."""
 
     @property
-    def measured_on(self) -> str:
+    def measured_where(self) -> str:
         """The device, and the machine where it is another one."""
         return f"{self.device} of {self.host}, not on this machine" if self.host else self.device
 

@@ -20,6 +20,7 @@ from sleepd.protocol.job import Report
 from sleepd.protocol.status import CycleDetail, CycleSummary, QuarantineList
 from sleepd.protocol.verdict import Verdict
 from sleepd.sleepctl.pages.cycle_table import history_page
+from sleepd.sleepctl.pages.lines.cycle_sentences import sentences
 from sleepd.sleepctl.pages.report_page import KnownCycle, report_page
 from sleepd.sleepctl.pages.show_page import show_page
 from sleepd.sleepctl.pages.status_page import status_page
@@ -97,6 +98,15 @@ def test_proof_among_figures_is_shown_once() -> None:
     figure = msgspec.structs.replace(scenes.VERDICT.figures[0], name="adapter_changed")
     verdict = msgspec.structs.replace(scenes.VERDICT, figures=[figure])
     assert "Proofs" not in flat(show_page(msgspec.structs.replace(scenes.FULL, verdict=verdict), scenes.NOW))
+
+
+def test_other_machine_stands_beside_verdict() -> None:
+    """What was measured on another machine than the one that serves says so, in the page and in the sentences."""
+    report = msgspec.structs.replace(scenes.REPORT, host="thor")
+    detail = msgspec.structs.replace(scenes.DETAIL, report=report)
+    assert f"on {report.measured_where} Trained on" in flat(show_page(detail, scenes.NOW))
+    assert f"All of it was measured on {report.measured_where}." in sentences(detail)
+    assert not [each for each in sentences(scenes.DETAIL) if "thor" in each]
 
 
 def test_holdout_is_shown_with_interval() -> None:

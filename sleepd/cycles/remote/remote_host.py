@@ -228,6 +228,7 @@ class Host:
             return Failure(kind="error", message=error.message, hint=error.hint)
         finally:
             obeying.cancel()
+            await asyncio.wait([obeying])  # before somebody else reads from the line
 
     async def _obey(self, worker: Worker) -> None:
         try:

@@ -80,6 +80,8 @@ def _verdict(detail: CycleDetail) -> Page:
         by = f" (compared by cycle {detail.compared_by})" if detail.compared_by is not None else ""
         page.append(_row("Later", f"{detail.comparison.reason}{by}"))
     page.append(_row("Measured", holdout(summary.holdout_before, summary.holdout_after, summary.measured_on)))
+    if detail.report is not None and detail.report.host:
+        page.append(_row("", f"on {detail.report.measured_where}", "yellow"))
     page.append(_row("Trained on", f"loss {losses(summary.train_before, summary.train_after)} nats/token"))
     older = older_loss(summary)
     return [*page, _row("Older", older)] if older else page

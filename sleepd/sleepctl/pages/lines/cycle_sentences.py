@@ -22,6 +22,8 @@ def sentences(detail: CycleDetail) -> list[str]:
         found.append(_gain(summary, verdict.gain if verdict else None))
     if verdict is not None and verdict.learned is not None:
         found += _learned(verdict.learned, verdict.gain)
+    if detail.report is not None and detail.report.host:
+        found.append(f"All of it was measured on {detail.report.measured_where}.")
     if has_low_sample(summary):
         found.append("That is a low sample (fewer than 8): the difference may be chance.")
     if summary.is_on_probation:

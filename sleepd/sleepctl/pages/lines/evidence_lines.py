@@ -156,7 +156,7 @@ def cost_lines(report: Report) -> list[Row]:
     memory = f"{report.peak_memory_bytes / 2**20:.0f} MiB peak memory"
     if report.host_memory_bytes not in (None, report.peak_memory_bytes):
         memory += f" and {report.host_memory_bytes / 2**20:.0f} MiB of the host"
-    rows.append(Row([Span(f"{memory}, on {report.measured_on}, {report.dtype}")]))
+    rows.append(Row([Span(f"{memory}, on {report.measured_where}, {report.dtype}")]))
     if report.energy_joules is not None:
         rows.append(Row([Span(f"{energy(report.energy_joules)} drawn by the GPU, by its own count")]))
     return rows

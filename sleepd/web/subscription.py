@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
-from typing import Any
 
 from starlette.concurrency import run_in_threadpool
 
@@ -80,16 +79,17 @@ class Subscription:
         loop = asyncio.get_running_loop()
         while True:
             with suppress(SleepdError):  # the page says so itself: it asks the daemon and shows the error
-                await run_in_threadpool(self._read, lambda each: loop.call_soon_threadsafe(self._note, each))
+                await run_in_threadpool(self._read, loop)
             self._tell()
             await asyncio.sleep(RETRY_SECONDS)
 
-    def _read(self, note: Callable[[Announcement], Any]) -> None:
+    def _read(self, loop: asyncio.AbstractEventLoop) -> None:
         """In a thread: until one side hangs up."""
         with Client(self._socket_path, None) as client:
             self._client = client
+            loop.call_soon_threadsafe(self._tell)  # it answers, perhaps again
             for announcement in client.subscribe():
-                note(announcement)
+                loop.call_soon_threadsafe(self._note, announcement)
 
     def _note(self, announcement: Announcement) -> None:
         fields = announcement.fields

@@ -79,7 +79,7 @@ def _decided(done: Decided) -> Done:
 
 
 def _started(done: RunResult) -> Done:
-    return Done(f"{done.reason}." if done.is_started else f"Nothing to do: {done.reason}.", done.undo, done.cycle)
+    return Done(f"{done.reason}.", done.undo, done.cycle)
 
 
 def _rolled_back(done: RolledBack) -> Done:
@@ -208,7 +208,7 @@ def routes(site: Site) -> list[Route]:
             action.order(given)  # so that a wrong field is said before anybody confirms it
         except SleepdError as error:
             return site.failure(request, error)
-        return site.page(request, "confirm.html", name=name, action=action, given=given)
+        return site.page(request, "confirm.html", name=name, action=action, given=given, back=_origin(action, given))
 
     async def do(request: Request) -> Response:
         try:
@@ -222,12 +222,20 @@ def routes(site: Site) -> list[Route]:
             answer = await run_in_threadpool(site.daemon.ask, action.order(given), action.answer)
         except SleepdError as error:
             return site.failure(request, error)
-        return site.page(request, "done.html", action=action, done=action.said(answer))
+        return site.page(request, "done.html", action=action, done=action.said(answer), back=_origin(action, given))
 
     return [
         Route("/do/{action}", confirm, methods=["GET"]),
         Route("/do/{action}", do, methods=["POST"]),
     ]
+
+
+def _origin(action: Action, given: Mapping[str, str]) -> str:
+    """The page where it was chosen; its fields were read before."""
+    if "id" in action.fields:
+        return "/quarantine"
+    cycle = _cycle(given) if "cycle" in action.fields else 0
+    return f"/cycles/{cycle}" if cycle else "/"
 
 
 def _action(request: Request) -> tuple[str, Action]:

@@ -47,12 +47,12 @@ def build(site: Site) -> Starlette:
         site.live.stop()
 
     async def not_found(request: Request, _: Exception) -> Response:
-        return site.page(request, "error.html", code=404, message="There is no such page.", hint="", is_down=False)
+        said = {"headline": "There is no such page", "message": request.url.path, "hint": "", "is_down": False}
+        return site.page(request, "error.html", code=404, **said)
 
     async def unexpected(request: Request, error: Exception) -> Response:
-        text = f"The page could not be made: {type(error).__name__}."
-        hint = "journalctl -u sage-sleep-web has the traceback"
-        return site.page(request, "error.html", code=500, message=text, hint=hint, is_down=False)
+        said = {"headline": "The page could not be made", "message": f"{type(error).__name__}.", "is_down": False}
+        return site.page(request, "error.html", code=500, hint="journalctl -u sage-sleep-web has the traceback", **said)
 
     return Starlette(
         routes=routes, lifespan=lifespan, exception_handlers={404: not_found, 405: not_found, 500: unexpected}

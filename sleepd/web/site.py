@@ -14,6 +14,7 @@ from sleepd.errors import (
     Busy,
     DaemonNotRunning,
     NotFound,
+    NothingToDo,
     PermissionDenied,
     SleepdError,
     UsageError,
@@ -64,8 +65,19 @@ class Site(NamedTuple):
         status = next((code for kind, code in _STATUS.items() if isinstance(error, kind)), 502)
         if request.method == "POST" and status == 502:
             status = 409
-        is_down = isinstance(error, DaemonNotRunning | VersionMismatch)
-        return self.page(request, "error.html", code=status, message=error.message, hint=error.hint, is_down=is_down)
+        said = {"headline": _headline(error), "message": error.message, "hint": error.hint, "is_down": _is_down(error)}
+        return self.page(request, "error.html", code=status, **said)
+
+
+def _is_down(error: SleepdError) -> bool:
+    """Whether it is worth asking again in a moment."""
+    return isinstance(error, DaemonNotRunning | VersionMismatch)
+
+
+def _headline(error: SleepdError) -> str:
+    if _is_down(error):
+        return "The daemon does not answer"
+    return "There is nothing to do" if isinstance(error, NothingToDo) else "This did not work"
 
 
 View = Callable[[Site, Request], Response]

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
+from sleepd.cycle import JUDGED_STATES
 from sleepd.protocol.answers import Reasons
 from sleepd.protocol.status import CycleSummary
 from sleepd.sleepctl.pages.lines.origin_words import whence
@@ -32,6 +33,7 @@ class Line(NamedTuple):
     drift_limit: str
     """Empty: it is not known."""
     took: str
+    trained: str
     notes: list[str]
 
 
@@ -171,4 +173,5 @@ def _line(cycle: CycleSummary) -> Line:
     drift = MISSING if cycle.drift is None else f"{cycle.drift:.4f}"
     limit = "" if cycle.drift_limit is None else f"{cycle.drift_limit:g}"
     shown = [note for note in notes if note]
-    return Line(cycle, mark_of(cycle), shown_gain, _interval(cycle), drift, limit, took, shown)
+    trained = str(cycle.trained) if cycle.state in JUDGED_STATES | _UNMEASURED else MISSING
+    return Line(cycle, mark_of(cycle), shown_gain, _interval(cycle), drift, limit, took, trained, shown)

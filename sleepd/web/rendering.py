@@ -64,7 +64,9 @@ def number(value: float | None, digits: int = 3) -> str:
 
 def signed(value: float | None) -> str:
     """A difference with its sign; a dash where it is not known."""
-    return wording.MISSING if value is None else f"{value:+.3g}".replace("-", "−")
+    if value is None:
+        return wording.MISSING
+    return f"{value:+.3g}".replace("-", "−") if value else "0"
 
 
 def utc(moment: datetime) -> str:

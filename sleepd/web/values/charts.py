@@ -82,7 +82,9 @@ def chart(title: str, points: Sequence[Point | None], ends: tuple[str, str], *, 
         return None
     bounds = [end for each in known for end in (each.value, each.low, each.high, each.limit) if end is not None]
     low, high = min(0.0, *bounds), max(0.0, *bounds)
-    span = (high - low) or 1.0
+    if low == high:
+        high = 1.0  # all are 0, and lie on the ground
+    span = high - low
 
     def y_of(value: float | None) -> float | None:
         return None if value is None else round(_TOP + (HEIGHT - _TOP - _BOTTOM) * (high - value) / span, 1)

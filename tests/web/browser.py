@@ -42,10 +42,12 @@ class Browser:
         while True:
             try:
                 self._session = self._call("POST", "/session", wanted)["sessionId"]
-                return self
             except OSError:
                 assert time.monotonic() < deadline, "chromedriver does not answer"
                 time.sleep(0.1)
+            else:
+                self._post("/timeouts", script=int(LIMIT_SECONDS * 1000))
+                return self
 
     def __exit__(self, kind: type[BaseException] | None, error: object, trace: TracebackType | None) -> None:
         self._call("DELETE", f"/session/{self._session}")
@@ -114,6 +116,12 @@ class Browser:
     def click(self, selector: str) -> None:
         """Click the first such element."""
         element = self._post("/element", using="css selector", value=selector)[ELEMENT]
+        self._post(f"/element/{element}/click")
+
+    def click_on(self, text: str) -> None:
+        """Click the first link or button of the page's main part that says this."""
+        xpath = f"//main//*[self::a or self::button][normalize-space()='{text}']"
+        element = self._post("/element", using="xpath", value=xpath)[ELEMENT]
         self._post(f"/element/{element}/click")
 
     def press(self, keys: str) -> None:

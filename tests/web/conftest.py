@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.sleepctl.sleepctl_fake_daemon import FakeDaemon
+from tests.web.browser import Browser
 from tests.web.pages_daemon import answer_pages, history
 from tests.web.web_process import WebProcess
 
@@ -34,3 +35,10 @@ def site(directory: Path, daemon: FakeDaemon) -> Iterator[WebProcess]:
     """The page on that daemon, with a login."""
     with WebProcess(directory, daemon.path) as process:
         yield process
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """One window for all tests of a file."""
+    with Browser() as opened:
+        yield opened

@@ -89,7 +89,7 @@ def _moments() -> list[BufferMoment]:
             at=scenes.ago(hours=40 - n),
             total=250 + 2 * n,
             new=2 * (n % 8),
-            unlearned=1 + 2 * (n % 8) - n % 3,
+            unlearned=2 + 2 * (n % 8) - n % 3,
             held_out=32 + n // 4,
             quarantined=2 + n // 9,
         )

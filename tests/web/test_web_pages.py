@@ -15,6 +15,7 @@ import pytest
 from sleepd.errors import DaemonNotRunning, VersionMismatch
 from sleepd.protocol.answers import Cycles
 from sleepd.protocol.control import GetStatus, History, Show
+from sleepd.protocol.decision_view import VetoView
 from sleepd.protocol.deployment.serve_messages import ServedState
 from tests.sleepctl import sleepctl_scenes as scenes
 from tests.sleepctl.sleepctl_fake_daemon import FakeDaemon
@@ -68,11 +69,44 @@ def test_lag_is_on_the_start_page(site: WebProcess, daemon: FakeDaemon, cookie: 
     assert "(5 h 3 min ago); the counts" in text
 
 
+def test_paused_cycle_offers_to_resume(site: WebProcess, daemon: FakeDaemon, cookie: str) -> None:
+    """While a cycle runs in a paused daemon the start page offers to resume, and not to pause again."""
+    paused = msgspec.structs.replace(scenes.TRAINING.decision, vetoes=[VetoView(name="paused", text="Paused")])
+    daemon.replies[GetStatus] = scenes.changed(scenes.TRAINING, decision=paused)
+    try:
+        text = site.get("/", cookie=cookie).text
+    finally:
+        daemon.replies[GetStatus] = scenes.TRAINING
+    assert "/do/resume" in text
+    assert "/do/pause" not in text
+
+
+def test_unended_cycle_has_trained_nothing(site: WebProcess, daemon: FakeDaemon, cookie: str) -> None:
+    """A cycle without a verdict shows no number of trained experiences, and says what it was to be trained on."""
+    failed = scenes.cycle(9, "failed", trained=61)
+    before = dict(daemon.replies)
+    daemon.replies |= {
+        History: Cycles(cycles=[failed]),
+        Show: msgspec.structs.replace(scenes.FULL, summary=failed),
+    }
+    try:
+        assert ">61<" not in site.get("/cycles", cookie=cookie).text
+        assert "What it was to be trained on" in site.get("/cycles/9", cookie=cookie).text
+    finally:
+        daemon.replies |= before
+
+
+def test_origin_is_one_click_away(site: WebProcess, cookie: str) -> None:
+    """Whoever says no to an action comes back to the page where its button was."""
+    for path, origin in (("drop?id=q1", "/quarantine"), ("use?cycle=3", "/cycles/3"), ("pause", "/")):
+        assert f'<a class="button" href="{origin}">No</a>' in site.get(f"/do/{path}", cookie=cookie).text
+
+
 def test_energy_is_shown_where_measured(site: WebProcess, cookie: str) -> None:
     """A cycle's page and the timeline have the energy that the GPU drew; a cycle without that figure has a dash."""
     assert "16.7 Wh drawn by the GPU" in site.get("/cycles/8", cookie=cookie).text
     text = site.get("/cycles", cookie=cookie).text
-    assert re.search(r'<td class="number">1\d\.\d Wh</td>', text)
+    assert re.search(r'<td class="number" data-label="energy">1\d\.\d Wh</td>', text)
     assert "Energy that the GPU drew, Wh" in text
     assert ">cycle 21</text>" in text
     assert "Energy" not in site.get("/cycles?before=1", cookie=cookie).text

@@ -12,6 +12,8 @@ from types import TracebackType
 from typing import NamedTuple, Self
 from urllib.parse import urlencode
 
+from tests.web.browser import Browser
+
 LIMIT_SECONDS = 120.0
 """Much longer than a start takes: a machine with other work must fail no test."""
 TOKEN = "a token that only this test knows"
@@ -82,3 +84,10 @@ class WebProcess:
         answer = self.post("/login", {"token": TOKEN, "next": "/"})
         assert answer.status == 303, answer.text
         return answer.headers["Set-Cookie"].partition(";")[0]
+
+    def log_in_with(self, browser: Browser) -> None:
+        """The same in a browser, by the form."""
+        browser.open(f"{self.address}/login")
+        browser.run("document.querySelector('#token').value = arguments[0]", TOKEN)
+        browser.click("form.card button")
+        browser.await_text("button.link", "Log out")

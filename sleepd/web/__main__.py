@@ -18,6 +18,7 @@ from sleepd.clock import SystemClock
 from sleepd.errors import ConfigError, SleepdError, UsageError
 
 from .app import build
+from .connections import Connection
 from .daemon_access import DaemonAccess
 from .guard import Guard
 from .login import Login, read_token
@@ -70,7 +71,7 @@ async def serve(listening: socket.socket, options: argparse.Namespace, login: Lo
     guard = Guard(build(site), frozenset(options.host))
     config = uvicorn.Config(
         guard,
-        http="h11",
+        http=Connection,
         ws="none",
         loop="asyncio",
         access_log=False,

@@ -1,7 +1,7 @@
 """What every request must be before anything looks at it, and what every response says to the browser.
 
 Rule 1: ``Host`` names this page. A page of somebody else whose name was made to point here (DNS rebinding) does not.
-Rule 2: nothing is read without bound: methods, lengths of path, query and body are limited.
+Rule 2: nothing is read without bound: methods, lengths of path, query, headers and body are limited.
 Rule 3: a POST comes from a page of ours, as the browser says (``Sec-Fetch-Site``, ``Origin``).
 Rule 4: no response may run a script, load a style or a picture, or send a form elsewhere (``Content-Security-Policy``).
 """
@@ -19,6 +19,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 MAX_BODY_BYTES = 64 * 1024
 MAX_TARGET_BYTES = 4096
 """Of path and query together."""
+MAX_HEADER_BYTES = 16 * 1024
 METHODS = ("GET", "HEAD", "POST")
 LOOPBACK_NAMES = frozenset({"127.0.0.1", "localhost", "[::1]"})
 
@@ -101,6 +102,8 @@ class Guard:
             raise Refusal(405, f"Expected {', '.join(METHODS)}.")
         if len(scope["raw_path"]) + len(scope["query_string"]) > MAX_TARGET_BYTES:
             raise Refusal(414, f"Path and query may have {MAX_TARGET_BYTES} bytes.")
+        if sum(len(name) + len(value) for name, value in headers.raw) > MAX_HEADER_BYTES:
+            raise Refusal(431, f"The headers of a request may have {MAX_HEADER_BYTES} bytes.")
         _check_body(headers, has_body=scope["method"] == "POST")
         if scope["method"] == "POST":
             _check_origin(headers, hosts[0])

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from typing import Any, NamedTuple
 from urllib.parse import parse_qsl, quote
 
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from sleepd.clock import Clock
@@ -38,6 +39,8 @@ _STATUS = {
 """HTTP's number for an error of the daemon; 502 for every other one, and 409 where an order is refused."""
 FIELDS = 20
 """Most fields of a form of ours."""
+FORM_SECONDS = 5.0
+"""How long a form may take to arrive after its headers."""
 
 
 class Site(NamedTuple):
@@ -118,8 +121,11 @@ async def form(request: Request) -> dict[str, str]:
     if kind != "application/x-www-form-urlencoded":
         raise UsageError("the request has no form", hint="use the page's own buttons")
     try:
-        text = (await request.body()).decode("ascii")
+        async with asyncio.timeout(FORM_SECONDS):
+            text = (await request.body()).decode("ascii")
         return dict(parse_qsl(text, keep_blank_values=True, max_num_fields=FIELDS, errors="strict"))
+    except (TimeoutError, ClientDisconnect) as error:
+        raise UsageError("the form did not arrive whole", hint="send it again") from error
     except ValueError as error:
         raise UsageError(f"the form cannot be read: {error}", hint="use the page's own buttons") from error
 

@@ -39,14 +39,17 @@ class Subscription:
         self.losses: list[tuple[int, float]] = []
         """Step and loss of the cycle under way, since somebody began to look."""
 
-    async def parts(self, make: Callable[[], dict[str, str]]) -> AsyncIterator[str]:
-        """Server-sent events: each part of the page when it differs from what this browser has.
+    def refuse_more(self) -> None:
+        """Bound the number of browsers that look.
 
         Raises:
-            Busy: too many look already.
+            Busy: as many look as may.
         """
         if self._lookers >= STREAMS:
             raise Busy(f"{STREAMS} browsers look already", hint="close a page")
+
+    async def parts(self, make: Callable[[], dict[str, str]]) -> AsyncIterator[str]:
+        """Server-sent events: each part of the page when it differs from what this browser has."""
         self._lookers += 1
         if self._task is None:
             self._task = asyncio.create_task(self._follow())

@@ -61,6 +61,7 @@ def live_parts(site: Site, *, is_operator: bool) -> dict[str, str]:
 
 def events(site: Site, request: Request) -> Response:
     """The parts of the start page as server-sent events."""
+    site.live.refuse_more()
     is_operator = bool(site.login.identity(request))
     stream = site.live.parts(lambda: live_parts(site, is_operator=is_operator))
     return StreamingResponse(stream, media_type="text/event-stream", headers={"X-Accel-Buffering": "no"})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import socket
@@ -15,6 +16,7 @@ import pytest
 from sleepd.protocol import control
 from sleepd.protocol.answers import Cycles, Learned, Paused, Reasons
 from sleepd.protocol.status import BufferDetail, CycleDetail, QuarantineList, Status
+from sleepd.web.subscription import STREAMS
 from tests.sleepctl import sleepctl_scenes as scenes
 from tests.sleepctl.sleepctl_fake_daemon import FakeDaemon
 from tests.sleepctl.test_sleepctl_hostile_words import SHOWN_AS_NOTHING, WORDS
@@ -223,6 +225,7 @@ def test_get_changes_nothing(site: WebProcess, daemon: FakeDaemon) -> None:
         ("GET", "/?" + "x" * 5000, {}, None, 414),
         ("POST", "/login", {"Content-Type": "application/json"}, b"{}", 400),
         ("POST", "/login", {"Content-Type": "application/x-www-form-urlencoded"}, b"&".join([b"a=b"] * 99), 400),
+        ("GET", "/login", {"X-Long": "x" * 20_000}, None, 431),
         ("GET", "/static/../app.py", {}, None, 404),
         ("GET", "/static/", {}, None, 404),
     ],
@@ -230,8 +233,37 @@ def test_get_changes_nothing(site: WebProcess, daemon: FakeDaemon) -> None:
 def test_requests_are_bounded(
     site: WebProcess, method: str, path: str, headers: dict[str, str], body: bytes | None, status: int
 ) -> None:
-    """Other methods, long bodies, long addresses, other types, many fields and folders are refused."""
+    """Other methods, long bodies, addresses and headers, other types, many fields and folders are refused."""
     assert site.ask(method, path, headers, body).status == status
+
+
+def test_slow_clients_keep_no_place(site: WebProcess) -> None:
+    """Connections with half a request are closed after a while, and a form that does not come whole is refused."""
+    form = "Content-Type: application/x-www-form-urlencoded\r\nContent-Length: 30\r\n\r\ntoken="
+    heads = [f"POST /login HTTP/1.1\r\nHost: localhost\r\n{form}", *["GET /login HTTP/1.1\r\nHost: loc"] * 40]
+    with contextlib.ExitStack() as clients:
+        opened = [
+            clients.enter_context(socket.create_connection(("127.0.0.1", site.port), LIMIT_SECONDS)) for _ in heads
+        ]
+        for client, head in zip(opened, heads, strict=True):
+            client.sendall(head.encode())
+        received = [client.makefile("rb").readline() for client in opened]
+    assert received == [b"HTTP/1.1 400 Bad Request\r\n", *[b""] * 40]
+    assert site.get("/login").status == 200
+
+
+def test_live_pages_are_limited(site: WebProcess) -> None:
+    """Sixteen browsers may follow the start page; the next one is told so, and the page itself still comes."""
+    cookie = site.log_in()
+    request = f"GET /events HTTP/1.1\r\nHost: localhost\r\nCookie: {cookie}\r\n\r\n".encode()
+    with contextlib.ExitStack() as clients:
+        for _ in range(STREAMS):
+            client = clients.enter_context(socket.create_connection(("127.0.0.1", site.port), LIMIT_SECONDS))
+            client.sendall(request)
+            assert client.recv(15) == b"HTTP/1.1 200 OK"
+        answer = site.get("/events", cookie=cookie)
+        assert (answer.status, "16 browsers look already" in answer.text) == (503, True)
+        assert site.get("/", cookie=cookie).status == 200
 
 
 def test_wrong_tokens_are_limited(directory: Path, daemon: FakeDaemon) -> None:

@@ -42,7 +42,7 @@ def answers(ledger: Ledger, life: Life) -> dict[str, Any]:
         "total": ledger.trained_in(ledger.lineage(life.champion)),
         "seen": ledger.seen(life.champion),
         "summaries": ledger.summaries(),
-        "judged": ledger.judged_count(),
+        "states": ledger.own_by_state(),
         "standing": ledger.active(),
     }
 

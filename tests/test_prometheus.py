@@ -49,6 +49,13 @@ def test_figures_are_the_status() -> None:
         assert f"{line}\n" in text
 
 
+def test_endings_are_counted() -> None:
+    """The cycles of this machine's own are counted by their ending."""
+    text = metrics_text(scenes.changed(scenes.MORNING, endings={"promoted": 8, "failed": 2}))
+    for state, number in (("promoted", "8.0"), ("failed", "2.0")):
+        assert f'sage_sleepd_cycles_ended_total{{state="{state}"}} {number}\n' in text
+
+
 def test_lag_is_a_moment() -> None:
     """Since when the oldest waits to be read and to be learned is in the figures; nothing waits: nothing is written."""
     assert "since" not in "".join(line for line in metrics_text(scenes.MORNING).splitlines() if "buffer" in line)
@@ -75,7 +82,7 @@ def test_serving_figures_are_the_proof() -> None:
 @pytest.mark.skipif(not shutil.which("promtool"), reason="NOT TESTED: promtool is missing (apt install prometheus)")
 def test_promtool_is_content() -> None:
     """``promtool check metrics`` finds nothing."""
-    status = scenes.changed(scenes.TRAINING, alarms=[Alarm(name="overdue", text="x")])
+    status = scenes.changed(scenes.TRAINING, alarms=[Alarm(name="overdue", text="x")], endings={"promoted": 8})
     text = metrics_text(status, scenes.REPORT)
     done = subprocess.run(["promtool", "check", "metrics"], input=text, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")

@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 
 from sleepd.buffer.reading.view import View
-from sleepd.cycle import State
+from sleepd.cycle import JUDGED_STATES, TERMINAL_STATES, State
 from sleepd.errors import CheckpointInvalid
 from sleepd.log import get_logger
 from sleepd.policy.selecting.selection import HashSet, Known
@@ -172,7 +172,12 @@ class PastCycles:
     @property
     def total_cycles(self) -> int:
         """Judged cycles, those of the older scheduler included."""
-        return self._imported.total_sleep_cycles + self._ledger.judged_count()
+        return self._imported.total_sleep_cycles + sum(self.endings.get(state, 0) for state in JUDGED_STATES)
+
+    @property
+    def endings(self) -> dict[str, int]:
+        """How many cycles of this machine's own ended in each way."""
+        return {state: number for state, number in self._ledger.own_by_state().items() if state in TERMINAL_STATES}
 
     def next_cycle(self) -> int:
         """A number that no cycle has borne."""

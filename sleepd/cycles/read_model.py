@@ -150,6 +150,11 @@ class ReadModel:
         return self._parts.history.total_cycles
 
     @property
+    def endings(self) -> dict[str, int]:
+        """As ``History.endings``."""
+        return self._parts.history.endings
+
+    @property
     def last_sleep_at(self) -> datetime | None:
         """When the last judged cycle ended; None: there was none."""
         return self._parts.history.last_sleep_at

@@ -69,6 +69,7 @@ def overview(reader: ReadModel, *, next_check_at: datetime | None, config_path: 
         buffer=_buffer(reader),
         champion=_champion(reader),
         total_cycles=reader.total_cycles,
+        endings=reader.endings,
         recent_cycles=cycles(reader, limit=3),
         last_sleep_at=reader.last_sleep_at,
         last_error=converted(error, LastError) if error else None,

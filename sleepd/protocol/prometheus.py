@@ -88,6 +88,7 @@ def _cycles(status: Status) -> list[str]:
             gain = newest.holdout_before - newest.holdout_after
     return [
         _one("cycles_judged_total", "Cycles with a verdict.", status.total_cycles, kind="counter"),
+        _each("cycles_ended_total", "Cycles of this machine's own by ending.", "state", status.endings, kind="counter"),
         _one("last_sleep_timestamp_seconds", "When the last cycle with a verdict ended.", last),
         _one("champion_cycle", "The cycle whose adapter is in use; 0: the base.", champion.cycle if champion else 0),
         _each("holdout_loss", "Reply loss on held-out experiences, nats per token.", "model", losses),
@@ -142,9 +143,9 @@ def _one(name: str, meaning: str, value: float | None, *, kind: str = "gauge") -
     return _family(name, meaning, kind, [] if value is None else [f" {float(value)!r}"])
 
 
-def _each(name: str, meaning: str, label: str, values: Mapping[str, float | None]) -> str:
+def _each(name: str, meaning: str, label: str, values: Mapping[str, float | None], *, kind: str = "gauge") -> str:
     lines = [f'{{{label}="{_escaped(each)}"}} {float(value)!r}' for each, value in values.items() if value is not None]
-    return _family(name, meaning, "gauge", lines)
+    return _family(name, meaning, kind, lines)
 
 
 def _family(name: str, meaning: str, kind: str, lines: list[str]) -> str:

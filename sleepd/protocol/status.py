@@ -242,6 +242,8 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     champion: Champion | None
     total_cycles: int
     """Judged cycles, those of an older scheduler included."""
+    endings: dict[str, int] = {}
+    """How many cycles of this machine's own ended in each way; empty: none, or an older version wrote it."""
     recent_cycles: list[CycleSummary]
     """The last three, newest first."""
     last_sleep_at: Moment | None

@@ -17,6 +17,9 @@ from sleepd.protocol.answers import Cycles
 from sleepd.protocol.control import GetStatus, History, Show
 from sleepd.protocol.decision_view import VetoView
 from sleepd.protocol.deployment.serve_messages import ServedState
+from sleepd.protocol.status import Alarm
+from sleepd.sleepctl.pages.digest_page import digest_page
+from sleepd.sleepctl.pages.terminal import Row
 from tests.sleepctl import sleepctl_scenes as scenes
 from tests.sleepctl.sleepctl_fake_daemon import FakeDaemon
 from tests.web.page_elements import Elements, assert_harmless
@@ -289,7 +292,17 @@ def test_digest_is_short(directory: Path, daemon: FakeDaemon) -> None:
     command = [sys.executable, "-m", "sleepd.sleepctl", "--socket", str(daemon.path), "digest", "--since", "3d"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT_SECONDS)
     assert done.returncode == 0, done.stderr
-    assert 5 <= len(done.stdout.splitlines()) <= 14
+    assert 5 <= len(done.stdout.splitlines()) <= 10
     assert "In use" in done.stdout
     data = json.loads(subprocess.run([*command, "--json"], capture_output=True, timeout=LIMIT_SECONDS).stdout)
     assert data["cycles"]
+
+
+def test_digest_never_grows() -> None:
+    """With many alarms and many cycles the letter has ten lines, and says where the others are."""
+    alarms = [Alarm(name=f"alarm_{number}", text="something lasts") for number in range(5)]
+    page = digest_page(scenes.changed(scenes.MORNING, alarms=alarms), history(20)[:9], scenes.ago(days=3), scenes.NOW)
+    texts = ["".join(span.text for span in row.spans) for row in page if isinstance(row, Row)]
+    assert len(page) == len(texts) == 10
+    assert "4 more: sleepctl status" in texts
+    assert "7 more: sleepctl history" in texts

@@ -1,4 +1,4 @@
-"""The letter of ``sleepctl digest``: about ten lines, the most important ones first."""
+"""The letter of ``sleepctl digest``: at most ten lines, the most important ones first."""
 
 from __future__ import annotations
 
@@ -11,20 +11,21 @@ from sleepd.protocol.status import CycleSummary, Status
 from .terminal import Page, Row, Span, shorten
 from .wording import ago, count, gain, holdout, model, moment
 
-CYCLES = 4
-"""Cycles with a line of their own."""
-WARNINGS = 3
+CYCLES = 3
+"""Lines of cycles."""
+WARNINGS = 2
+"""Lines of warnings."""
 _COLUMNS = 200
 
 
 def digest_page(status: Status, cycles: Sequence[CycleSummary], since: datetime, now: datetime) -> Page:
     """``cycles``: those that ended, or run, since then, newest first."""
     page = [_line("State", f"{status.state}, since {moment(status.since, now)} ({ago(status.since, now)})")]
-    page += [_line("Look at", text) for text in _warnings(status)]
+    warnings = [f"{status.last_error.message} (sleepctl status)"] if status.last_error else []
+    warnings += [alarm.text for alarm in status.alarms]
+    page += [_line("Look at", text) for text in _first(warnings, WARNINGS, "sleepctl status")]
     page.append(_line("Cycles", f"{_counted(cycles)} since {moment(since, now)}"))
-    page += [_cycle(each) for each in cycles[:CYCLES]]
-    if len(cycles) > CYCLES:
-        page.append(_line("", f"{len(cycles) - CYCLES} more: sleepctl history"))
+    page += [_line("", text) for text in _first([_cycle(each) for each in cycles], CYCLES, "sleepctl history")]
     page.append(_line("In use", _champion(status)))
     buffer = status.buffer
     counts = f"{count(buffer.total, 'experience')}, {buffer.new} new, {buffer.quarantined} in quarantine"
@@ -37,11 +38,11 @@ def _line(label: str, text: str) -> Row:
     return Row([Span(shorten(text, _COLUMNS))], label, hang=2)
 
 
-def _warnings(status: Status) -> list[str]:
-    found = [f"{status.last_error.message} (sleepctl status)"] if status.last_error else []
-    found += [alarm.text for alarm in status.alarms]
-    shown = found[:WARNINGS]
-    return [*shown, f"{len(found) - WARNINGS} more: sleepctl status"] if len(found) > WARNINGS else shown
+def _first(texts: Sequence[str], most: int, command: str) -> Sequence[str]:
+    """So many lines; the last one says how many more there are, and the command that shows them."""
+    if len(texts) <= most:
+        return texts
+    return [*texts[: most - 1], f"{len(texts) - most + 1} more: {command}"]
 
 
 def _counted(cycles: Sequence[CycleSummary]) -> str:
@@ -49,11 +50,11 @@ def _counted(cycles: Sequence[CycleSummary]) -> str:
     return ", ".join(f"{number} {state}" for state, number in states.items()) or "none"
 
 
-def _cycle(cycle: CycleSummary) -> Row:
+def _cycle(cycle: CycleSummary) -> str:
     state = "rolled back" if cycle.is_rolled_back else cycle.state
     figures = f", gain {gain(cycle.holdout_before, cycle.holdout_after)} nats/token" if cycle.holdout_after else ""
     reason = "" if state == "promoted" else f": {cycle.reason}"
-    return _line("", f"cycle {cycle.cycle} {state}{figures}{reason}")
+    return f"cycle {cycle.cycle} {state}{figures}{reason}"
 
 
 def _champion(status: Status) -> str:

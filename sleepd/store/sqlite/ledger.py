@@ -237,9 +237,9 @@ class Ledger:
         condition = f"WHERE {IS_AMONG} AND (NOT ? OR {IS_OWN}) ORDER BY cycle DESC LIMIT ?"
         return self._summarised(condition, as_list(JUDGED_STATES), is_own, limit)
 
-    def judged_count(self) -> int:
-        """How many cycles of this machine's own have a verdict."""
-        return self._number(f"SELECT count(*) FROM cycles WHERE {IS_AMONG} AND {IS_OWN}", as_list(JUDGED_STATES))  # noqa: S608
+    def own_by_state(self) -> dict[str, int]:
+        """How many cycles of this machine's own are in each state."""
+        return dict(self._db.execute(f"SELECT state, count(*) FROM cycles WHERE {IS_OWN} GROUP BY state"))  # noqa: S608
 
     def unjudged_in_a_row(self) -> list[CycleRecord]:
         """The cycles that ended without a verdict since the last one with, newest first."""

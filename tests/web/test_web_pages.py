@@ -300,9 +300,10 @@ def test_digest_is_short(directory: Path, daemon: FakeDaemon) -> None:
 
 def test_digest_never_grows() -> None:
     """With many alarms and many cycles the letter has ten lines, and says where the others are."""
-    alarms = [Alarm(name=f"alarm_{number}", text="something lasts") for number in range(5)]
+    alarms = [Alarm(name=f"alarm_{number}", text="something lasts " * 9) for number in range(5)]
     page = digest_page(scenes.changed(scenes.MORNING, alarms=alarms), history(20)[:9], scenes.ago(days=3), scenes.NOW)
     texts = ["".join(span.text for span in row.spans) for row in page if isinstance(row, Row)]
     assert len(page) == len(texts) == 10
+    assert max(map(len, texts)) <= 68
     assert "4 more: sleepctl status" in texts
     assert "7 more: sleepctl history" in texts

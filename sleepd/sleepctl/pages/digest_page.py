@@ -15,13 +15,14 @@ CYCLES = 3
 """Lines of cycles."""
 WARNINGS = 2
 """Lines of warnings."""
-_COLUMNS = 200
+_COLUMNS = 68
+"""Of a line beside its label: none is wrapped at 80 columns."""
 
 
 def digest_page(status: Status, cycles: Sequence[CycleSummary], since: datetime, now: datetime) -> Page:
     """``cycles``: those that ended, or run, since then, newest first."""
     page = [_line("State", f"{status.state}, since {moment(status.since, now)} ({ago(status.since, now)})")]
-    warnings = [f"{status.last_error.message} (sleepctl status)"] if status.last_error else []
+    warnings = [f"{shorten(status.last_error.message, 50)} (sleepctl status)"] if status.last_error else []
     warnings += [alarm.text for alarm in status.alarms]
     page += [_line("Look at", text) for text in _first(warnings, WARNINGS, "sleepctl status")]
     page.append(_line("Cycles", f"{_counted(cycles)} since {moment(since, now)}"))

@@ -9,9 +9,9 @@ from msgspec import Meta
 
 EVENTS: Final = (
     *("promoted", "rejected", "inconclusive", "failed", "cancelled", "interrupted"),
-    *("rolled_back", "alarm", "error"),
+    *("rolled_back", "overdue", "not_served", "alarm", "error"),
 )
-"""Ends of cycles by their state, and three more."""
+"""Ends of cycles by their state, two alarms by their name, and three more; ``alarm`` is every alarm."""
 
 
 class MetricsConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

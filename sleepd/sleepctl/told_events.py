@@ -21,6 +21,8 @@ class TellableEvent(msgspec.Struct, frozen=True, kw_only=True):
 
     event: str
     """``promoted``, ``rolled_back``, ``alarm`` …: as in ``notify.events``."""
+    name: str = ""
+    """Of an alarm, by which it can be chosen: ``overdue``, ``not_served`` …"""
     text: str
     cycle: int | None = None
     hint: str = ""
@@ -71,7 +73,7 @@ def _of_cycle(cycle: CycleSummary) -> dict[str, TellableEvent]:
 
 def _lasting(status: Status) -> dict[str, TellableEvent]:
     found = {
-        f"alarm {each.name}": TellableEvent(event="alarm", text=each.text, hint="sleepctl doctor")
+        f"alarm {each.name}": TellableEvent(event="alarm", name=each.name, text=each.text, hint="sleepctl doctor")
         for each in status.alarms
     }
     error = status.last_error

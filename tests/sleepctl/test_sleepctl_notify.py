@@ -113,6 +113,14 @@ def test_other_events_are_not_told(tmp_path: Path) -> None:
     assert told.tell(scenes.cycle(2, "promoted"), ended(1)) == ["cycle 2 promoted"]
 
 
+def test_alarm_is_chosen_by_name(tmp_path: Path) -> None:
+    """An alarm that is named in ``notify.events`` is told without the others."""
+    told = Told(tmp_path, events=("overdue",))
+    told.tell()
+    alarms = [Alarm(name="overdue", text="no sleep for 3 days"), Alarm(name="too_many_cycles", text="nine a day")]
+    assert told.tell(status=scenes.changed(scenes.MORNING, alarms=alarms)) == ["no sleep for 3 days"]
+
+
 def test_events_of_an_hour_are_bounded(tmp_path: Path) -> None:
     """More than the allowed number within an hour are held back, and counted in the next one that is told."""
     told = Told(tmp_path, most_per_hour=2)

@@ -123,7 +123,7 @@ class EventNotifier:
                 hint="name a file that this user may write: sleepctl notify --told PATH",
             ) from error
         for event in events:
-            if event.event in self._config.events:
+            if {event.event, event.name} & set(self._config.events):
                 self._start_bounded(event)
 
     def _read(self) -> Told | None:

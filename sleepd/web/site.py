@@ -68,7 +68,7 @@ class Site(NamedTuple):
         status = next((code for kind, code in _STATUS.items() if isinstance(error, kind)), 502)
         if request.method == "POST" and status == 502:
             status = 409
-        said = {"headline": _headline(error), "message": error.message, "hint": error.hint, "is_down": _is_down(error)}
+        said = {"headline": headline(error), "message": error.message, "hint": error.hint, "is_down": _is_down(error)}
         return self.page(request, "error.html", code=status, **said)
 
 
@@ -77,7 +77,10 @@ def _is_down(error: SleepdError) -> bool:
     return isinstance(error, DaemonNotRunning | VersionMismatch)
 
 
-def _headline(error: SleepdError) -> str:
+def headline(error: SleepdError) -> str:
+    """An error in a few words."""
+    if isinstance(error, VersionMismatch):
+        return "The daemon has another version"
     if _is_down(error):
         return "The daemon does not answer"
     return "There is nothing to do" if isinstance(error, NothingToDo) else "This did not work"

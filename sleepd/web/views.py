@@ -13,12 +13,12 @@ from sleepd.protocol.status import BufferDetail, CycleDetail, CycleSummary, Quar
 from sleepd.sleepctl.asking import known_cycle
 
 from .rendering import render
-from .site import Site, whole_number
+from .site import Site, headline, whole_number
 from .values import buffer_values, comparison_values, cycle_values, start_values, timeline_values
 
 DECISIONS = 40
 """Decisions, and alarms, below the timeline."""
-MOST_CYCLES = 80
+MOST_CYCLES = 60
 """Of one timeline: the page stays below 150 kB."""
 WORDS = 200
 """Characters that can be searched for."""
@@ -51,7 +51,8 @@ def live_parts(site: Site, *, is_operator: bool) -> dict[str, str]:
         status, now = site.daemon.ask(GetStatus(), Status), site.clock.now()
         champion = _champion(site, status)
     except SleepdError as error:
-        return {"head": render("parts/absent.html", message=error.message, hint=error.hint)}
+        said = {"headline": headline(error), "message": error.message, "hint": error.hint}
+        return {"head": render("parts/absent.html", **said)}
     return {
         "head": render("parts/head.html", **start_values.head(status, site.live.losses, now)),
         "facts": render("parts/facts.html", **start_values.facts(status, champion, now)),

@@ -161,8 +161,8 @@ def main() -> None:
             paths = [
                 "/",
                 "/cycles",
-                "/cycles?limit=80",
-                f"/cycles?limit=80&before={cycles // 2}",
+                "/cycles?limit=60",
+                f"/cycles?limit=60&before={cycles // 2}",
                 last,
                 old,
                 f"/compare?a={cycles - 1}&b={cycles}",

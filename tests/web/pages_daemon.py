@@ -19,7 +19,7 @@ from tests.sleepctl.sleepctl_fake_daemon import FakeDaemon
 PAGES = (
     "/",
     "/cycles",
-    "/cycles?limit=80",
+    "/cycles?limit=60",
     "/cycles/8",
     "/compare?a=5&b=8",
     "/buffer",
@@ -29,6 +29,10 @@ PAGES = (
     "/login",
 )
 """Every page that shows or asks something."""
+REASON = (
+    "holdout reply loss 3.000 -> 2.500 (-0.437 nats/token on 3 experiences, more than -0.108 with 97.5% confidence)"
+)
+"""As long as real ones are."""
 STATES = ("promoted", "rejected", "promoted", "inconclusive", "failed", "promoted", "cancelled", "interrupted")
 
 
@@ -72,7 +76,7 @@ def history(count: int) -> list[CycleSummary]:
                 drift_limit=0.05 if is_judged else None,
                 loops=number % 3 if is_judged else None,
                 energy_joules=40_000.0 + 900 * (number % 17) if is_judged else None,
-                reason="" if state == "promoted" else f"{state}: as the figures say",
+                reason="" if state == "promoted" else f"{state}: {REASON}",
                 is_rolled_back=state == "promoted" and number % 11 == 0,
                 tag="liked" if number == 3 else "",
             )

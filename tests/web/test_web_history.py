@@ -40,6 +40,8 @@ const reached = Array.from(document.querySelectorAll(all)).filter(it => it.check
 return reached.findIndex(it => it.closest("main") && it.innerText.trim() === arguments[0]);
 """
 """How many keys before a link or button of the page's main part; -1: there is none."""
+OTHER_VERSION = "import sleepd.protocol.control as it; it.PROTOCOL_VERSION += 1"
+"""Runs in a daemon before it starts."""
 FOCUSED = "const it = document.activeElement; return [it.innerText.trim(), getComputedStyle(it).outlineStyle]"
 
 
@@ -192,8 +194,8 @@ def test_adapters_are_changed_by_keyboard(real: DaemonProcess, page: WebProcess,
 
 
 def test_open_page_survives_a_restart(real: DaemonProcess, page: WebProcess, browser: Browser, config: Config) -> None:
-    """While the daemon is away the open page says so, and a page that is opened then; both show the state by
-    themselves once it is back.
+    """While the daemon is away or of another version the open page says so, and a page that is opened then; the open
+    page shows the state by itself once the daemon is back.
     """
     browser.open(page.address)
     browser.await_text("h1", "Idle")
@@ -202,5 +204,7 @@ def test_open_page_survives_a_restart(real: DaemonProcess, page: WebProcess, bro
     browser.await_text("h1", "The daemon does not answer")
     assert "What stands below is from before." in browser.texts("#head")[0]
     assert page.get("/cycles", cookie=page.log_in()).status == 503
+    with DaemonProcess(real.directory, config, prelude=OTHER_VERSION):
+        browser.await_text("h1", "The daemon has another version")
     with DaemonProcess(real.directory, config):
         browser.await_text("h1", "Idle")

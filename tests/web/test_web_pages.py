@@ -174,20 +174,20 @@ def test_cycle_page_has_the_figures(site: WebProcess, cookie: str) -> None:
 
 
 def test_ten_thousand_cycles_are_shown(directory: Path) -> None:
-    """With 10,000 cycles the timeline shows the newest 80 and leads to the older ones; each has its lineage."""
+    """With 10,000 cycles the timeline shows the newest 60 and leads to the older ones; each has its lineage."""
     path = directory / "long.sock"
     fake = FakeDaemon(path)
     answer_pages(fake, cycles=history(10_000))
     try:
         with WebProcess(directory, path, "--read-without-token") as site:
-            answer = site.get("/cycles?limit=80")
+            answer = site.get("/cycles?limit=60")
             assert len(answer.text.encode()) < MOST_BYTES
-            assert answer.text.count('<th scope="row">') == 80
+            assert answer.text.count('<th scope="row">') == 60
             assert 'href="/cycles/10000"' in answer.text
-            assert "/cycles?limit=80&amp;before=9921" in answer.text
-            older = site.get("/cycles?limit=80&before=9921").text
-            assert "Cycles 9841 to 9920" in older
-            assert "/cycles?limit=80&amp;before=10001" in older
+            assert "/cycles?limit=60&amp;before=9941" in answer.text
+            older = site.get("/cycles?limit=60&before=9941").text
+            assert "Cycles 9881 to 9940" in older
+            assert "/cycles?limit=60&amp;before=10001" in older
             assert "<h2>Lineage</h2>" in site.get("/cycles/8").text
     finally:
         fake.close()

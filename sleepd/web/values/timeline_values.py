@@ -16,7 +16,7 @@ from sleepd.sleepctl.pages.wording import MISSING, duration, energy, gain, has_l
 from .charts import Point, chart, x_of
 from .state_marks import LEGEND, Mark, mark_of
 
-SHOWN = (40, 80)
+SHOWN = (40, 60)
 """Numbers of cycles that can be asked for at a time."""
 _UNMEASURED = frozenset({"imported", "adopted"})
 

@@ -14,6 +14,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+import psutil
+
 LIMIT_SECONDS = 120.0
 ELEMENT = "element-6066-11e4-a52e-4f735466cecf"
 """The key under which WebDriver names an element."""
@@ -136,6 +138,11 @@ class Browser:
         given = {"format": path.suffix[1:], "captureBeyondViewport": True, "clip": area}
         shot = self._post("/goog/cdp/execute", cmd="Page.captureScreenshot", params=given)
         path.write_bytes(base64.b64decode(shot["data"]))
+
+    def processor_seconds(self) -> float:
+        """What all processes of Chromium that run have used up to now."""
+        times = [each.cpu_times() for each in psutil.Process(self._process.pid).children(recursive=True)]
+        return sum(each.user + each.system for each in times)
 
     def address(self) -> str:
         """Where it is now."""

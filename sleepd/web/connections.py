@@ -13,6 +13,8 @@ SILENT_SECONDS = 5.0
 class Connection(H11Protocol):
     """One client."""
 
+    _check: asyncio.TimerHandle
+
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as in uvicorn
         """It begins."""
         super().connection_made(transport)

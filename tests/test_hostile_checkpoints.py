@@ -123,6 +123,7 @@ def lying(checkpoint: Path, **files: bytes) -> None:
 
 
 @pytest.mark.worker
+@pytest.mark.model
 def test_lying_manifest_is_found(tmp_path: Path, tiny_model: Path) -> None:
     """NaN among the weights: the hashes agree, and still nothing is trained on them."""
     config = changed(config_for(tmp_path, cooldown_seconds=0.0), "model", base=str(tiny_model))

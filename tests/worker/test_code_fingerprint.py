@@ -17,6 +17,8 @@ pytestmark = pytest.mark.worker
 
 PACKAGE = Path(sleepd.__file__).parent
 _IMPORT_ALL = """
+import gc
+gc.disable()
 import json, pkgutil, sys
 import sleepd.worker.__main__
 import sleepd.worker

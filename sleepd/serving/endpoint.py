@@ -6,7 +6,6 @@ is an error that says so.
 
 from __future__ import annotations
 
-import math
 import secrets
 from typing import Any
 
@@ -27,8 +26,12 @@ from .http import HttpLimits, HttpServer, parse_url
 
 TOP_LOGPROBS = 20
 """As many as every engine gives that gives any."""
+BUSY_PAUSES = (1.0, 2.0, 4.0)
+"""Seconds before each further question to an engine that is busy: one refused question undoes no swap."""
 _SOME = 10
 """Names of models that an error tells."""
+_LEAST_LOGPROB = -1e5
+"""vLLM gives -9999 for a token that cannot come; the square of a number much below that is none."""
 
 
 class _Chance(msgspec.Struct, frozen=True):
@@ -105,12 +108,15 @@ class Endpoint:
     def ask(self, prompt: PromptReference, *, is_cache_used: bool = False) -> PromptAnswer:
         """What it answers to one prompt, greedily; raises as :meth:`answers`.
 
-        With ``is_cache_used`` it answers as an agent is answered: from what it kept of earlier prompts.
+        With ``is_cache_used`` it answers as an agent is answered: from what it kept of earlier prompts. Otherwise
+        llama.cpp and vLLM are told to compute it anew. The seed has no effect on greedy answers, and makes each request
+        a new one to a proxy that keeps whole answers.
         """
         body = self.body(prompt)
         if not is_cache_used:
-            body |= {"cache_prompt": False, "cache_salt": secrets.token_hex(16)}  # of llama.cpp, and of vLLM
-        completion = self.server.json("POST", "/v1/chat/completions", _ChatCompletion, body)
+            anew = {"cache_prompt": False, "cache_salt": secrets.token_hex(16), "seed": secrets.randbelow(2**31)}
+            body |= anew
+        completion = self.server.json("POST", "/v1/chat/completions", _ChatCompletion, body, pauses=BUSY_PAUSES)
         return _answer(completion, self.server.url)
 
     def body(self, prompt: PromptReference) -> dict[str, Any]:
@@ -160,7 +166,7 @@ def _step(place: _Place, url: str) -> Step:
     chosen = _Chance(token=place.token, logprob=place.logprob, id=place.id)
     others = [one for one in place.top_logprobs[:TOP_LOGPROBS] if (one.id, one.token) != (chosen.id, chosen.token)]
     for one in (chosen, *others):
-        if not (math.isfinite(one.logprob) and one.logprob <= 0.01):
+        if not _LEAST_LOGPROB <= one.logprob <= 0.01:
             raise EngineFailed(
                 f"the engine at {url} gives {one.logprob!r} as a log-probability", hint="is it llama.cpp or vLLM?"
             )

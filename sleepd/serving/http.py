@@ -11,6 +11,7 @@ import io
 import socket
 import ssl
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 from urllib.parse import SplitResult, urlsplit
@@ -23,6 +24,8 @@ _T = TypeVar("_T")
 
 _SHOWN = 300
 """Characters of an engine's own message that an error quotes."""
+_BUSY = (429, 503)
+"""Too many requests, and a model that is being loaded."""
 
 
 @dataclass(frozen=True)
@@ -93,14 +96,19 @@ class HttpServer:
             raise self._failed(f"it redirects (status {response.status}), which is not followed")
         return HttpAnswer(response.status, body)
 
-    def json(self, method: str, path: str, kind: type[_T], body: Any = None) -> _T:
-        """Ask, and read the answer as a ``kind``.
+    def json(self, method: str, path: str, kind: type[_T], body: Any = None, *, pauses: Iterable[float] = ()) -> _T:
+        """Ask, and read the answer as a ``kind``; an engine that is busy is asked again after each of the ``pauses``.
 
         Raises:
             EngineUnreachable: as :meth:`request`.
             EngineFailed: as :meth:`request`; or it answered with an error, or with something else.
         """
         answer = self.request(method, path, body)
+        for pause in pauses:
+            if answer.status not in _BUSY:
+                break
+            time.sleep(pause)
+            answer = self.request(method, path, body)
         if not 200 <= answer.status < 300:
             raise self._failed(f"{method} {path} is answered with status {answer.status}: {quoted(answer.body)}")
         try:

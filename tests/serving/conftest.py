@@ -9,6 +9,12 @@ import pytest
 from tests.serving.serving_stage import make_champions
 
 
+@pytest.fixture(autouse=True)
+def busy_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A busy engine is asked again at once."""
+    monkeypatch.setattr("sleepd.serving.endpoint.BUSY_PAUSES", (0.0, 0.0))
+
+
 @pytest.fixture(scope="session")
 def two_champions(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A directory with a buffer and a state directory; cycle 2 is in use."""

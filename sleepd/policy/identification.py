@@ -148,13 +148,13 @@ def knows(fingerprint: AdapterFingerprint, cycle: int | None) -> bool:
 def identify_one(fingerprint: AdapterFingerprint, answers: Sequence[PromptAnswer]) -> Identity:
     """What the endpoint runs, as far as one fingerprint knows."""
     pairs = list(zip(fingerprint.prompts, answers, strict=True))
-    if not any(answer.steps for answer in answers):
+    if not any(answer.has_chances for answer in answers):
         return _by_text(fingerprint, answers)
     fitting = [pair for pair in pairs if pair[1].prompt_tokens in (None, pair[0].prompt_tokens)]
     if len(pairs) - len(fitting) > TOKENS_APART * len(pairs):
         text = f"{len(pairs) - len(fitting)} of {len(pairs)} prompts have another number of tokens there"
         return Identity(kind="other_template", reason=text)
-    return by_sums(fingerprint, total(sums_of(*pair) for pair in fitting))
+    return by_sums(fingerprint, total(sums_of(*pair) for pair in fitting if pair[1].has_chances))
 
 
 class _Model(NamedTuple):

@@ -3,7 +3,7 @@
 Rule 1: nothing is called served that the engine's own answers did not prove.
 Rule 2: before the step ``swapping`` the engine is as it was. From there on nothing is known until the next proof.
 Rule 3: what cannot be proved is not left in the engine: what was proved last is put back, and proved again. Where the
-answers cannot tell either way (no log-probabilities, nothing recorded), it stays, and is called unproved.
+answers cannot tell either way (too few log-probabilities, nothing recorded), it stays, and is called unproved.
 Rule 4: no step has to be remembered. After a death at any point the next round asks, and goes on from what it finds.
 """
 
@@ -15,6 +15,7 @@ from pathlib import Path
 import msgspec
 
 from sleepd.errors import EngineFailed, EngineUnreachable, SleepdError
+from sleepd.protocol.deployment.adapter_fingerprint import LEAST_CHANCES
 from sleepd.protocol.deployment.serve_messages import Generation, Phase, Result, ServeOutcome, ServeRequest, ServeStep
 from sleepd.store.checkpoints import verify_usable
 
@@ -112,7 +113,8 @@ class Round:
         if proof.is_known:
             runs = "the base" if identity.cycle is None else f"cycle {identity.cycle}"
             return f"the engine runs {runs}, not {wanted}"
-        without = "the engine gives no log-probabilities; " if identity.kind == "no_logprobs" else ""
+        few = f"the engine gives fewer than {LEAST_CHANCES} log-probabilities for a token; "
+        without = few if identity.kind == "no_logprobs" else ""
         return f"it cannot be proved that the engine runs {wanted}: {without}{identity.reason}"
 
     # --- the swap ---

@@ -86,7 +86,7 @@ def _first_answer(endpoint: Endpoint) -> Identity:
     nothing = ModelAnswer(steps=(), text="")
     greeting = (Message(role="user", text="Good morning."),)
     prompt = PromptReference(kind="reference", messages=greeting, prompt_tokens=1, base=nothing, candidate=nothing)
-    kind: IdentityKind = "too_coarse" if endpoint.ask(prompt).steps else "no_logprobs"
+    kind: IdentityKind = "too_coarse" if endpoint.ask(prompt).has_chances else "no_logprobs"
     return Identity(kind=kind, reason="no cycle has recorded its answers yet")
 
 

@@ -30,6 +30,8 @@ SAME = (0.01, 0.02, 0.04, 0.08)
 ALL_PROMPTS = 99
 COMPARED = (*((steps, ALL_PROMPTS) for steps in range(1, REPLY_STEPS + 1)), (1, 8), (1, 4))
 """Steps, and trained prompts."""
+GIVEN = (20, 10, 5, 1)
+"""Log-probabilities for a token."""
 _COLUMNS = ("right", "false this cycle", "false base", "false other cycle", "alike", "neither", "too_coarse")
 
 
@@ -53,6 +55,10 @@ def print_rates(adapters: Adapters, served: Sequence[Answered], draws: int) -> N
             setattr(identification, name, value)
             _row(name, f"**{value}**" if value == kept else value, *_summary(by_all(adapters, every)))
         setattr(identification, name, kept)
+    _table("what the server gives for a token", ("log-probabilities", *_SUMMARY))
+    for given in GIVEN:
+        fewer = [one.with_at_most(given) for one in served]
+        _row(given, *_summary(by_all(adapters, cases(adapters, fewer, draws, ALL_PROMPTS))))
     _print_texts(adapters, served)
     _print_others(adapters, served, draws)
 

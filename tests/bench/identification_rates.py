@@ -43,6 +43,14 @@ class Answered(msgspec.Struct, frozen=True, kw_only=True):
         (name, scale), *others = self.on.items()
         return name if scale == 1.0 and not others else None
 
+    def with_at_most(self, chances: int) -> Answered:
+        """As of a server that gives no more log-probabilities for a token."""
+        fewer = {
+            key: msgspec.structs.replace(one, steps=tuple(step[:chances] for step in one.steps))
+            for key, one in self.answers.items()
+        }
+        return msgspec.structs.replace(self, answers=fewer)
+
     @property
     def text(self) -> str:
         """What is on, in words."""

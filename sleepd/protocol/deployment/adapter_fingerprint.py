@@ -20,6 +20,9 @@ REPLY_STEPS = 3
 their text is all that there is."""
 CHANCES = 50
 """Tokens that are recorded at each of them, the most likely ones."""
+LEAST_CHANCES = 10
+"""Log-probabilities for a token that an engine must give. With 20 of them 0.05 % of the draws were a false "this cycle",
+with 10 0.10 %, with 5 0.16 %, with one 0.61 % (2026-11-28, tests/bench/README.md)."""
 MAX_FILE_BYTES = 8 * 1024 * 1024
 """A file of this name that is longer was not written by the worker."""
 
@@ -92,6 +95,11 @@ class PromptAnswer(msgspec.Struct, frozen=True, kw_only=True):
     prompt_tokens: int | None = None
     """As the engine counts them; None: it does not."""
 
+    @property
+    def has_chances(self) -> bool:
+        """Whether the first reply token has as many log-probabilities as a proof needs."""
+        return bool(self.steps) and len(self.steps[0]) >= LEAST_CHANCES
+
 
 class Identity(msgspec.Struct, frozen=True, kw_only=True):
     """What an endpoint runs, as its answers show it."""
@@ -125,6 +133,6 @@ class Identity(msgspec.Struct, frozen=True, kw_only=True):
 _NAMES: dict[IdentityKind, str] = {
     "neither": "neither the base model nor a known cycle",
     "too_coarse": "too coarse to tell",
-    "no_logprobs": "not known: the engine gives no log-probabilities",
+    "no_logprobs": f"not known: the engine gives fewer than {LEAST_CHANCES} log-probabilities for a token",
     "other_template": "another chat template than the one that was trained with",
 }

@@ -78,7 +78,7 @@ Result: TypeAlias = Literal["proved", "unproved", "put_back", "not_served", "unr
 class ServeOutcome(msgspec.Struct, frozen=True, kw_only=True, tag="outcome"):
     """How it ended.
 
-    ``proved``: the engine runs ``wanted``. ``unproved``: it was given ``wanted``, and its answers cannot tell (no
+    ``proved``: the engine runs ``wanted``. ``unproved``: it was given ``wanted``, and its answers cannot tell (too few
     log-probabilities, too coarse, no fingerprint). ``put_back``: it runs ``fallback`` again, which was proved.
     ``not_served``: it runs something else. ``unreachable``: it did not answer. ``freed``: it holds no GPU now.
     """

@@ -9,6 +9,7 @@ import msgspec
 
 from sleepd.config.schema import Config
 from sleepd.errors import ConfigError, PermissionDenied, SleepdError
+from sleepd.protocol.deployment.adapter_fingerprint import LEAST_CHANCES
 from sleepd.protocol.deployment.live_request import LiveAnswer, LiveRequest
 from sleepd.protocol.status import Status
 from sleepd.sleepctl.endpoint_asking import ask_endpoint
@@ -70,7 +71,8 @@ def _of_answer(url: str, answer: LiveAnswer) -> Result:
     identity = answer.identity
     wanted = "the base model" if answer.in_use is None else f"cycle {answer.in_use}"
     if identity.kind == "no_logprobs":
-        text = f"{url} answers without log-probabilities: what it runs cannot be proved"
+        few = f"fewer than {LEAST_CHANCES} log-probabilities for a token"
+        text = f"{url} answers with {few}: what it runs cannot be proved"
         return "WARN", text, "use an engine that gives them, such as llama-server or vLLM"
     if not answer.compared:
         return "PASS", f"{url} answers, with log-probabilities; no cycle has recorded its answers yet", ""

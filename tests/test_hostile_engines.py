@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import math
 import re
@@ -123,6 +124,16 @@ def endless(start: bytes) -> Write:
     return write
 
 
+def flood(content: bytes) -> Write:
+    """The same bytes again and again."""
+
+    def write(connected: socket.socket) -> None:
+        while True:
+            connected.sendall(content * 1000)
+
+    return write
+
+
 def silent(_connected: socket.socket) -> None:
     """Nothing for two seconds."""
     threading.Event().wait(2)
@@ -149,6 +160,13 @@ HOSTILE: dict[str, tuple[Write, str]] = {
     "a negative length": (sends(b"HTTP/1.1 200 OK\r\nContent-Length: -5\r\n\r\n{}"), "expected|choices"),
     "bytes that trickle": (drip, "within 0.5 s"),
     "silence": (silent, "within 0.5 s"),
+    "headers without number": (endless(b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 200), "no HTTP"),
+    "provisional answers without end": (flood(b"HTTP/1.1 100 Continue\r\n\r\n"), "65536 bytes"),
+    "a compressed answer": (
+        sends(response(gzip.compress(b"{}"), "200 OK", "Content-Encoding: gzip")),
+        "something else",
+    ),
+    "a surrogate alone": (sends(response(b'{"choices": [{"message": {"content": "\\ud800"}}]}')), "something else"),
     "no JSON": (sends(response(b"<html>")), "something else"),
     "no UTF-8": (sends(response(b'{"choices": "\xff\xfe"}')), "something else"),
     "deep JSON": (sends(response(b'{"x": ' + b"[" * 30000 + b"]" * 30000 + b"}")), "something else"),
@@ -158,6 +176,7 @@ HOSTILE: dict[str, tuple[Write, str]] = {
     "NaN": (sends(response(completion(choices=place(logprob=math.nan)))), "something else"),
     "infinity": (sends(response(completion(choices=place(logprob=-math.inf)))), "something else"),
     "a number beyond floats": (sends(response(completion().replace(b"-0.5", b"-1e999"))), "something else|log-prob"),
+    "a chance far below 0": (sends(response(completion(choices=place(logprob=-1e200)))), r"-1e\+200 as a log-prob"),
     "a chance above 1": (sends(response(completion(choices=place(logprob=0.5)))), "0.5 as a log-probability"),
     "a text for a number": (sends(response(completion(choices=place(logprob="-1")))), "something else"),
     "a token that is a number": (sends(response(completion(choices=place(token=7)))), "something else"),
@@ -166,8 +185,11 @@ HOSTILE: dict[str, tuple[Write, str]] = {
 
 
 @pytest.mark.parametrize("name", HOSTILE)
-def test_hostile_answer_is_an_error(name: str, engine: Callable[[Write], Engine]) -> None:
+def test_hostile_answer_is_an_error(
+    name: str, engine: Callable[[Write], Engine], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Whatever comes, it is one error in a sentence within the limits, and the key is in none of it."""
+    monkeypatch.setattr("sleepd.serving.endpoint.BUSY_PAUSES", (0.0,))
     write, expected = HOSTILE[name]
     started = engine(write)
     endpoint = Endpoint(started.url, "agent", KEY, HttpLimits(seconds=0.5, most_bytes=65536))

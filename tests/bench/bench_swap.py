@@ -1,9 +1,10 @@
-"""``python tests/bench/bench_swap.py LLAMA_SERVER [--restart] [--in-flight N] [--base q4_1 …]``: swaps under load.
+"""``python tests/bench/bench_swap.py PROGRAM [--restart] [--in-flight N] [--base q4_1 …]``: swaps under load.
 
 The engine is a real llama-server on a tiny random model, or on the embedded one in a quantization, in router mode; with
-``--restart``, started with ``--lora`` and restarted for each swap. The deployer walks from the base to cycle 1, to
-cycle 2, back to cycle 1 and to the base, while N agents ask without a pause. Each answer is held against what was
-recorded of base, cycle 1 and cycle 2: an answer to a request that began after the proof must be that of the proved one.
+``--restart``, started with ``--lora`` and restarted for each swap; with ``--vllm`` a real vLLM on the embedded one. The
+deployer walks from the base to cycle 1, to cycle 2, back to cycle 1 and to the base, while N agents ask without a
+pause. Each answer is held against what was recorded of base, cycle 1 and cycle 2: an answer to a request that began
+after the proof must be that of the proved one.
 """
 
 from __future__ import annotations
@@ -131,13 +132,13 @@ def started(program: Path, port: int, *arguments: str) -> subprocess.Popen[bytes
 
 
 def await_health(url: str) -> None:
-    """Wait until the server answers."""
-    for _ in range(600):
+    """Wait until the server answers; a vLLM on two busy cores takes minutes."""
+    for _ in range(6000):
         with contextlib.suppress(EngineFailed, EngineUnreachable):
             if HttpServer(url).request("GET", "/health").status == 200:
                 return
         time.sleep(0.1)
-    raise SystemExit("llama-server did not come up")
+    raise SystemExit("the server did not come up")
 
 
 @contextlib.contextmanager
@@ -155,8 +156,8 @@ def restarted(directory: Path, program: Path) -> Iterator[tuple[Any, str]]:
         unit.end()
 
 
-class Router(NamedTuple):
-    """Where the router answers."""
+class Address(NamedTuple):
+    """Where an engine answers."""
 
     url: str
     model: str = "agent"
@@ -168,14 +169,40 @@ def routed(directory: Path, program: Path) -> Iterator[tuple[Any, str]]:
     ini = directory / "state/serving" / INI_FILE
     ini.parent.mkdir(parents=True, exist_ok=True)
     ini.write_text(_PRESETS.format(base=directory / "base.gguf"))
+    port = free_port()
+    with answering(started(program, port, "--models-preset", str(ini)), port) as router:
+        yield router, "llama-router"
+
+
+@contextlib.contextmanager
+def with_runtime_lora(directory: Path, program: Path) -> Iterator[tuple[Any, str]]:
+    """A vLLM on the embedded model, that loads adapters while it runs."""
+    (weights,) = (directory / "models").glob("*/model.safetensors")
+    port = free_port()
+    command = [str(program), "serve", str(weights.parent), "--host", "127.0.0.1", "--port", str(port)]
+    command += ["--served-model-name", "base", "--enable-lora", "--max-lora-rank", "16", "--enforce-eager"]
+    command += ["--dtype", "float32", "--max-model-len", "2048"]
+    environment = {**os.environ, "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "True", "VLLM_CPU_KVCACHE_SPACE": "1"}
+    log = (directory / "vllm.log").open("wb")
+    process = subprocess.Popen(command, stdout=log, stderr=log, env=environment | {"HF_HUB_OFFLINE": "1"})
+    with answering(process, port) as vllm:
+        yield vllm, "vllm"
+
+
+def free_port() -> int:
+    """One that nobody listens on."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    process = started(program, port, "--models-preset", str(ini))
-    router = Router(f"http://127.0.0.1:{port}")
+        return int(free.getsockname()[1])
+
+
+@contextlib.contextmanager
+def answering(process: subprocess.Popen[bytes], port: int) -> Iterator[Address]:
+    """A server from its first answer to its end."""
+    found = Address(f"http://127.0.0.1:{port}")
     try:
-        await_health(router.url)
-        yield router, "llama-router"
+        await_health(found.url)
+        yield found
     finally:
         process.terminate()
         process.wait()
@@ -258,10 +285,13 @@ def put_base(directory: Path, kind: str) -> None:
 def walked(directory: Path, base: str, options: argparse.Namespace) -> int:
     """Start the server, and walk once; how many answers were of a wrong generation."""
     prompts = [one for one in fingerprint_of(directory / "state").prompts if one.kind != "long"]
-    start = restarted if options.restart else routed
+    start = with_runtime_lora if options.vllm else restarted if options.restart else routed
     with start(directory, options.program.absolute()) as (engine, kind):
         stage = ServingStage(directory, engine, kind, unit="llama.service", wait_idle_seconds=5.0)
         stage.config = changed(stage.config, "model", base=base)
+        if options.vllm:  # which knows the agent's model name only when it was given something
+            stage.roll_back(0)
+            stage.turns()
         with Traffic(engine.url, prompts, options.in_flight) as traffic:
             wrong = walk(stage, traffic, options.seconds)
     print(f"{kind}, {options.in_flight} in flight: {wrong} answers of a wrong generation after the proof")
@@ -271,8 +301,10 @@ def walked(directory: Path, base: str, options: argparse.Namespace) -> int:
 def main() -> int:
     """Walk over each base; returns 1 where an answer after a proof was of another generation."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("program", type=Path, help="llama-server; its libraries are searched beside it")
-    parser.add_argument("--restart", action="store_true", help="restart it for each swap, instead of router mode")
+    parser.add_argument("program", type=Path, help="llama-server, its libraries beside it; or vllm")
+    kinds = parser.add_mutually_exclusive_group()
+    kinds.add_argument("--restart", action="store_true", help="restart it for each swap, instead of router mode")
+    kinds.add_argument("--vllm", action="store_true", help="the program is vllm")
     parser.add_argument("--in-flight", type=int, default=50, help="requests under way at any time")
     parser.add_argument("--seconds", type=float, default=3.0, help="of traffic after each proof")
     bases = "the embedded model in these quantizations, one after the other, instead of the tiny one"
@@ -280,7 +312,7 @@ def main() -> int:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="bench-swap-") as name:
         directory, wrong = Path(name), 0
-        base = make_embedded(directory) if options.base else make_tiny(directory)
+        base = make_embedded(directory) if options.base or options.vllm else make_tiny(directory)
         for kind in options.base or [""]:
             if kind:
                 print(f"the embedded model in {kind}")

@@ -287,7 +287,7 @@ def walked(directory: Path, base: str, options: argparse.Namespace) -> int:
     prompts = [one for one in fingerprint_of(directory / "state").prompts if one.kind != "long"]
     start = with_runtime_lora if options.vllm else restarted if options.restart else routed
     with start(directory, options.program.absolute()) as (engine, kind):
-        stage = ServingStage(directory, engine, kind, unit="llama.service", wait_idle_seconds=5.0)
+        stage = ServingStage(directory, engine, kind, unit="llama.service", wait_idle_seconds=5.0, answer_seconds=300.0)
         stage.config = changed(stage.config, "model", base=base)
         if options.vllm:  # which knows the agent's model name only when it was given something
             stage.roll_back(0)

@@ -21,8 +21,8 @@ their text is all that there is."""
 CHANCES = 50
 """Tokens that are recorded at each of them, the most likely ones."""
 LEAST_CHANCES = 10
-"""Log-probabilities for a token that an engine must give. With 20 of them 0.05 % of the draws were a false "this cycle",
-with 10 0.10 %, with 5 0.16 %, with one 0.61 % (2026-11-28, tests/bench/README.md)."""
+"""Log-probabilities for a token that an engine must give. With 20 of them 0.05 % of the draws were a false "this
+cycle", with 10 0.10 %, with 5 0.16 %, with one 0.61 % (2026-11-28, tests/bench/README.md)."""
 MAX_FILE_BYTES = 8 * 1024 * 1024
 """A file of this name that is longer was not written by the worker."""
 

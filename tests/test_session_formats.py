@@ -277,6 +277,52 @@ def test_codex_fork_is_one_conversation() -> None:
     assert {one.id.split("#")[0] for one in read([*copy, *other])[0]} == {"mole", "cape"}
 
 
+def test_codex_forks_stand_beside_their_origin() -> None:
+    """A fork before or behind the rollout that it was copied from is a conversation of its own, and so is that one."""
+    header = item("session_meta", id="groyne", forked_from_id="mole", base_instructions="You are Robin.")
+    fork = [header, *codex()]
+    for records in ([*fork, *codex()], [*codex(), *fork]):
+        replies, told = read(records)
+        assert sorted(one.id for one in replies) == [f"{name}#{n}" for name in ("groyne", "mole") for n in (1, 2, 3)]
+        assert {shape(one) for one in replies} == set(shapes(codex()))
+        assert told == []
+
+
+@pytest.mark.parametrize("first", [3, 8, 15])
+def test_codex_repeated_rollout_is_read_once(first: int) -> None:
+    """A rollout whose beginning, or the whole of which, stands in the file already gives each reply once."""
+    grown = item("response_item", type="message", role="assistant", content=text("And at nine again."))
+    records = [*codex(), item("response_item", type="message", role="user", content=text("Then?")), grown]
+    records.append(item("event_msg", type="task_complete"))
+    found = figures([*codex()[:first], *records])
+    assert list(dict.fromkeys(found)) == figures(records)
+    assert len(figures(records)) == 4
+
+
+def test_codex_resumed_rollout_goes_on() -> None:
+    """A second header with other records behind it is the same conversation, which goes on."""
+    more = [
+        {**item("response_item", type="message", role="user", content=text("Then?")), "timestamp": "2026-11-03T08:00Z"},
+        item("response_item", type="message", role="assistant", content=text("At nine again.")),
+        item("event_msg", type="task_complete"),
+    ]
+    assert shapes([*codex(), codex()[0], *more])[-1] == "suuatauau > At nine again."
+
+
+@pytest.mark.parametrize(
+    ("count", "left"), [(1, "suuatau"), (2, "suu"), (10**12, "suu"), (0, "suuatauau"), (-1, "suuatauau")]
+)
+def test_codex_question_taken_back_is_gone(count: int, left: str) -> None:
+    """What the user took back is neither learned nor context; what Codex said first stays."""
+    behind = [
+        item("response_item", type="message", role="user", content=text("Then?")),
+        item("response_item", type="message", role="assistant", content=text("At nine again.")),
+        item("event_msg", type="task_complete"),
+    ]
+    found = shapes([*codex(), item("event_msg", type="thread_rolled_back", num_turns=count), *behind])
+    assert found[-1] == f"{left} > At nine again."
+
+
 def test_codex_unknown_item_cuts() -> None:
     """A damaged question is named, and no reply is learned as the answer to the one before it."""
     records = codex()

@@ -5,6 +5,9 @@ Reasoning, text and calls that follow each other are one reply. It counts once i
 (``<environment_context>``, ``<user_instructions>``) are messages of the user, as the model saw them; its own
 instructions (``base_instructions``) are the system message.
 
+A rollout that stands in the file twice is read once (its replies have the same names), and one that was resumed goes on
+where it was. What the user took back (``thread_rolled_back``) is neither learned nor context.
+
 Salience: nothing is rated. Left out: ``event_msg``, which repeats; a summary (``compacted``) of messages that stand in
 the file themselves; reasoning that is encrypted, or summed up by another model; searches that the server did itself.
 
@@ -13,6 +16,7 @@ Source: github.com/openai/codex, codex-rs/protocol/src/models.rs (ResponseItem) 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any, Final
 
@@ -38,6 +42,13 @@ _KINDS: Final = ("session_meta", "turn_context", "response_item", "event_msg", "
 _STARTS: Final = ("task_started", "turn_started")
 _ENDS: Final = ("token_count", "task_complete", "turn_complete", "turn_aborted")
 _OUTPUTS: Final = ("function_call_output", "custom_tool_call_output")
+_TAKEN_BACK: Final = "thread_rolled_back"
+_ADDED: Final = re.compile(
+    r"\s*(?:<(?:environment_context|user_instructions|turn_aborted|skill|user_shell_command|subagent_notification)\b"
+    r"|# agents\.md instructions)",
+    re.IGNORECASE,
+)
+"""So begins what Codex says as the user."""
 _LEFT_OUT: Final = ("web_search_call", "image_generation_call", "ghost_snapshot", "compaction", "other")
 
 
@@ -48,10 +59,12 @@ def _recognises(record: Record) -> bool:
 class _CodexConversation:
     """The items of one conversation."""
 
-    def __init__(self, name: str, *, is_copy: bool = False) -> None:
+    def __init__(self, name: str, *, copied_from: str = "") -> None:
         self.name = name
-        self.is_copy = is_copy
-        """It goes on with what was copied from another, names and all."""
+        self.sources = {copied_from} - {""}
+        """Those whose headers a fork copied behind its own."""
+        self.first: Record | None = None
+        """The first record behind the header."""
         self._stretches: list[list[Turn]] = [[]]
         """Cut where an item could not be read: no reply is learned as the answer to another message than its own."""
         self._open: ReplyParts | None = None
@@ -68,6 +81,8 @@ class _CodexConversation:
             self._marks_ends = self._marks_ends or what in _ENDS or what in _STARTS
             if what in _ENDS:
                 self._end_reply()
+            if what == _TAKEN_BACK:
+                self._take_back(payload.get("num_turns"))
         elif kind == "response_item":
             try:
                 self._add_item(payload, at)
@@ -109,6 +124,22 @@ class _CodexConversation:
     def _say(self, message: Message, *, is_opaque: bool = False) -> None:
         self._stretches[-1].append(Turn(message=message, is_opaque=is_opaque))
 
+    def _take_back(self, questions: Any) -> None:
+        """Forget the last questions of the user, and what followed them."""
+        if not isinstance(questions, int):
+            raise NotRead(f"payload.num_turns: expected a number, found {shown(questions)}")
+        self._open = None
+        while questions > 0:
+            turns = self._stretches[-1]
+            asked = next((place for place in reversed(range(len(turns))) if _is_question(turns[place].message)), None)
+            if asked is not None:
+                del turns[asked:]
+                questions -= 1
+            elif len(self._stretches) > 1:
+                self._stretches.pop()
+            else:
+                return
+
     def _end_reply(self) -> None:
         """Nothing more belongs to the reply."""
         if self._open is not None:
@@ -134,20 +165,41 @@ class _CodexRollout:
 
     def __init__(self) -> None:
         self._conversations = [_CodexConversation("")]
+        self._here = self._conversations[0]
+        """The one that goes on."""
+        self._repeated: Record | None = None
+        """A header that stands above already: the next record tells what follows it."""
 
     def add(self, record: Record) -> None:
         """Take one in."""
         kind, payload = record["type"], object_of(record.get("payload"), "payload")
-        if kind != "session_meta":
-            self._conversations[-1].add(kind, payload, record.get("timestamp"))
+        if kind == "session_meta":
+            self._take_header(payload)
             return
-        name, last = identifier_of(payload.get("id")), self._conversations[-1]
-        if last.is_copy or (name and name == last.name):
-            return
-        begun = _CodexConversation(name, is_copy=payload.get("forked_from_id") is not None)
-        self._conversations.append(begun)
-        base = payload.get("base_instructions")
-        begun.instructions(text_of(base.get("text") if isinstance(base, dict) else base, "payload.base_instructions"))
+        header, self._repeated = self._repeated, None
+        if header is not None and record == self._here.first:
+            self._begin(header)
+        self._here.first = self._here.first or record
+        self._here.add(kind, payload, record.get("timestamp"))
+
+    def _take_header(self, header: Record) -> None:
+        name = identifier_of(header.get("id"))
+        known = next((one for one in reversed(self._conversations) if name and one.name == name), None)
+        if name in self._here.sources and self._here.first is None:
+            self._here.sources.add(identifier_of(header.get("forked_from_id")))
+        elif known is not None:
+            self._here, self._repeated = known, header
+        else:
+            self._begin(header)
+
+    def _begin(self, header: Record) -> None:
+        self._here = _CodexConversation(
+            identifier_of(header.get("id")), copied_from=identifier_of(header.get("forked_from_id"))
+        )
+        self._conversations.append(self._here)
+        base = header.get("base_instructions")
+        text = text_of(base.get("text") if isinstance(base, dict) else base, "payload.base_instructions")
+        self._here.instructions(text)
 
     def conversations(self) -> Iterator[Conversation | NotRead]:
         """What they make up."""
@@ -173,6 +225,10 @@ def _add_part(reply: ReplyParts, item: Record) -> None:
             reply.call(call_of("local_shell", _without_type(item.get("action")), item.get("call_id") or item.get("id")))
         case other:
             raise NotRead(f"payload.type: expected a message, reasoning or a call of a tool, found {shown(other)}")
+
+
+def _is_question(message: Message) -> bool:
+    return message.role == "user" and not _ADDED.match(message.text)
 
 
 def _without_type(action: Any) -> Record:

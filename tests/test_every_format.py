@@ -24,7 +24,7 @@ from sleepd.buffer.parsing import decoded_line
 from sleepd.buffer.rating.rating_names import REJECTED
 from sleepd.buffer.reading.reader_process import read_digest
 from tests.faults.mutations import mutated_json
-from tests.format_samples import SAMPLES, learned, understood, understood_file
+from tests.format_samples import ANSWER, ASKED, SAMPLES, SYSTEM, learned, understood, understood_file
 
 EVERY = list(SAMPLES)
 ANYTHING = st.recursive(
@@ -161,6 +161,22 @@ def test_each_format_fits_a_table() -> None:
             assert "|" not in text
             assert "\n" not in text
         assert (one.conversations is None) != (one.session is None)
+
+
+@pytest.mark.parametrize(
+    ("said", "reason"),
+    [
+        ([SYSTEM, ANSWER], "expected a message of the user before the reply, found none"),
+        ([ASKED, {"role": "assistant", "content": " "}], "expected a reply with text or a call of a tool, found an"),
+        ([ANSWER, ASKED, {"role": "assistant"}], "expected a message of the user before the reply, found none"),
+        ([ANSWER, ASKED, ANSWER], ""),
+        ([ASKED, {**ANSWER, "weight": 0}], ""),
+    ],
+)
+def test_record_without_example_is_named(said: list[Any], reason: str) -> None:
+    """Where all replies of a record are empty, or answer nobody, one sentence says so; a greeting is no fault."""
+    told = [each for each in understood([{"messages": said}]) if isinstance(each, str)]
+    assert [each[: len(reason)] for each in told] == ([reason] if reason else [])
 
 
 # --- what is not read ---

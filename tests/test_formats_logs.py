@@ -14,6 +14,7 @@ from sleepd.buffer.rating.rating_names import REJECTED, WHOLE, rating_key
 from tests.format_samples import (
     ANSWER,
     ASKED,
+    LLM,
     OFFERED,
     SYSTEM,
     TALK,
@@ -26,6 +27,7 @@ from tests.format_samples import (
     spans,
     spoken,
     understood,
+    understood_file,
 )
 
 WHOLE_TALK = [
@@ -346,17 +348,34 @@ def test_litellm_leaves_out_what_teaches_nothing() -> None:
         ({"status": "failure"}, "status: the call failed"),
         ({"response": {"text": "redacted-by-litellm"}}, "messages: LiteLLM has redacted them"),
         ({"messages": [{"role": "user", "content": "redacted-by-litellm"}]}, "messages: LiteLLM has redacted them"),
-        ({"messages": None}, "input: expected a list"),
-        ({"messages": {}}, "input: expected a list"),
-        ({"response": ""}, "response"),
+        ({"messages": None}, "messages: expected those of the request, found none: let LiteLLM log them"),
+        ({"messages": []}, "messages: expected those of the request"),
+        ({"messages": {"a": 1}}, "input: expected a list"),
+        ({"messages": [{"role": "system", "content": "x"}]}, "expected a message of the user before the reply"),
+        ({"response": ""}, "expected a reply with text or a call of a tool, found an empty one"),
+        ({"response": None}, "response: expected an object"),
         ({"model_parameters": None}, ""),
     ],
 )
 def test_litellm_failures_are_named(changed: dict[str, Any], reason: str) -> None:
     """A failed call, a redacted one and a damaged one each have their own reason."""
-    found = understood([litellm(**changed)])
-    assert all(each.startswith(reason) for each in found if isinstance(each, str))
-    assert len([each for each in found if not isinstance(each, str)]) == (reason == "")
+    (found,) = understood([litellm(**changed)])
+    assert isinstance(found, str) == bool(reason)
+    assert not isinstance(found, str) or found.startswith(reason)
+
+
+@pytest.mark.parametrize("missing", ["messages", "response"])
+def test_litellm_without_texts_is_named(missing: str) -> None:
+    """A record without the messages, or without the response, is still LiteLLM's, and its place is named."""
+    record = {key: value for key, value in litellm().items() if key != missing}
+    (found,) = understood_file(json.dumps(record).encode() + b"\n")
+    assert (found[0], str(found[1]).partition(":")[0]) == ("line 1", missing)
+
+
+def test_printed_twice_is_read_once() -> None:
+    """Two exports of ``llm`` in one file give each response once; one with another text is named."""
+    assert learned([*LLM, *LLM]) == learned(LLM)
+    assert "id: r3 stands above with another text" in understood([*LLM, {**LLM[2], "response": "No."}])
 
 
 def test_litellm_session_can_be_rated() -> None:

@@ -9,7 +9,7 @@ import msgspec
 
 from sleepd.config.buffer_config import BufferConfig
 
-from .conversation import Conversation, SupervisedReply, supervised_replies
+from .conversation import Conversation, SupervisedReply, nothing_to_learn, supervised_replies
 from .experience import DEFAULT_SALIENCE, Experience, conversation_of, group_of, id_hash, parse
 from .formats.format import Format, NotRead, SessionReader
 from .formats.known_formats import format_of
@@ -193,12 +193,20 @@ class Learnables:
             yield found
 
     def _of_conversations(self, conversations: Any) -> Iterator[Learnable | str]:
+        """What a record, or a session, holds; where that is nothing, why not."""
+        is_silent, why = True, ""
         try:
             for conversation in conversations():
                 if isinstance(conversation, NotRead):
+                    is_silent = False
                     yield str(conversation)
-                else:
-                    yield from self._of_conversation(conversation)
+                    continue
+                for found in self._of_conversation(conversation):
+                    is_silent = False
+                    yield found
+                why = why or nothing_to_learn(conversation)
+            if is_silent and why:
+                yield why
         except NotRead as error:
             yield str(error)
         except _UNFORESEEN as error:

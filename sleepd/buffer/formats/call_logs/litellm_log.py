@@ -3,8 +3,8 @@
 Shape: ``messages`` and ``response`` as sent and received, ``model_parameters.tools``, ``status``, ``cache_hit``. A
 streamed response stands there put together. Each call repeats what was said before: only its response is learned.
 Nothing becomes the salience: ``request_tags`` and ``end_user`` say nothing about the reply.
-Left out and named: calls that failed, and calls whose texts LiteLLM has redacted. Left out without a word: calls that
-are no chat (embeddings, images), and responses out of the cache, which give an earlier reply again.
+Left out and named: calls that failed, and calls whose texts LiteLLM has redacted or left out. Left out without a word:
+calls that are no chat (embeddings, images), and responses out of the cache, which give an earlier reply again.
 Source: https://docs.litellm.ai/docs/proxy/logging_spec
 """
 
@@ -27,7 +27,7 @@ _CALLS: Final = ("completion", "responses", "messages")
 
 
 def _recognises(record: Record) -> bool:
-    return "call_type" in record and "model_parameters" in record and "response" in record
+    return "call_type" in record and "model_parameters" in record and ("response" in record or "messages" in record)
 
 
 def _session(metadata: Any) -> str:
@@ -45,7 +45,9 @@ def _conversations(record: Record) -> Iterator[Conversation]:
         return
     if record.get("status") == "failure":
         raise NotRead("status: the call failed, it has no reply")
-    messages, response = record.get("messages"), record["response"]
+    messages, response = record.get("messages"), record.get("response")
+    if not messages:
+        raise NotRead("messages: expected those of the request, found none: let LiteLLM log them")
     if _REDACTED in (response, response.get("text") if isinstance(response, Mapping) else None) or _is_redacted(
         messages
     ):

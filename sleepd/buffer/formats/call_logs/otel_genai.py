@@ -149,6 +149,8 @@ def _conversation(value: Any) -> Conversation | None:
     events = [(str(each.get("name")), attributes_of(each.get("attributes"))) for each in listed]
     asked, said = _texts(attributes, events)
     before = [turn for place, each in enumerate(asked) for turn in _turns(each, f"gen_ai.input.messages[{place}]")]
+    if not any(turn.message.role == "user" for turn in before):
+        raise NotRead("gen_ai.input.messages: expected a message of the user, found none")
     given = identifier_of(attributes.get("gen_ai.response.id"))
     model = attributes.get("gen_ai.request.model") or attributes.get("gen_ai.response.model")
     reply = Turn(

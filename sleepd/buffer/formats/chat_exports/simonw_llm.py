@@ -31,6 +31,9 @@ from sleepd.protocol.chat_example import Message
 _SHORTENED: Final = 100
 """Characters of a fragment that was not expanded, an ellipsis of three points at its end."""
 
+_NAME: Final = 64
+"""Characters of an id in a reason."""
+
 
 def _recognises(record: Record) -> bool:
     return "conversation_id" in record and "prompt" in record and "response" in record and "datetime_utc" in record
@@ -43,6 +46,8 @@ class LlmLogReader:
         self._turns: dict[str, list[Turn]] = {}
         self._tools: dict[str, str] = {}
         self._systems: dict[str, str] = {}
+        self._said: dict[str, list[Turn]] = {}
+        """By the id of the response."""
 
     def add(self, record: Record) -> None:
         """See ``SessionReader``."""
@@ -51,6 +56,12 @@ class LlmLogReader:
             raise NotRead("conversation_id: expected text, found nothing")
         system = _with_fragments(record, "system")
         turns = [*_asked(record), _reply(record)]
+        own = identifier_of(record.get("id"))
+        if own and own in self._said:
+            if self._said[own] == turns:
+                return  # printed twice
+            raise NotRead(f"id: {own[:_NAME]} stands above with another text")
+        self._said[own] = [*turns]
         tools = openai_tools(record.get("tools"))
         if system.message.text and system.message.text != self._systems.get(name):
             self._systems[name] = system.message.text

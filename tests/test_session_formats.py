@@ -234,6 +234,13 @@ def test_claude_code_result_without_call_is_named() -> None:
     assert [reason.partition(":")[0].rpartition(" ")[2] for reason in reasons(records)] == ["t9"]
 
 
+def test_claude_code_copied_lines_say_nothing() -> None:
+    """Lines that a resumed session copied change nothing; another text under one ``uuid`` is named."""
+    assert read([*claude_code()[:4], *claude_code(), *claude_code()]) == read(claude_code())
+    other = line("c9", "c8", "user", {"role": "user", "content": "Neap?"})
+    assert reasons([*claude_code(), other]) == ["message c9: its uuid stands above with another text"]
+
+
 # --- Codex ---
 
 
@@ -343,3 +350,18 @@ def test_sillytavern_calls_are_read() -> None:
     assert shapes([*records[:3], hidden, *records[3:4]]) == ['u > tide({"on":1})', "uat > At nine."]
     records[2]["extra"] = {"image": "x.png"}
     assert [one.id for one in read(records)[0]] == ["weir#3"]
+
+
+def test_sillytavern_chats_in_one_file_stay_apart() -> None:
+    """Each header begins a chat: the same one again gives each reply once, another one is a conversation of its own."""
+    other = [copied(one) for one in sillytavern()]
+    other[0]["chat_metadata"] = {"integrity": "lock"}
+    found = figures([*sillytavern(), *sillytavern(), *other])
+    assert list(dict.fromkeys(found))[:2] == figures(sillytavern())
+    assert [one[0] for one in dict.fromkeys(found)][2:] == ["lock#2", "lock#3"]
+    assert len({one[2] for one in found}) == 2
+
+
+def test_greeting_alone_is_no_fault() -> None:
+    """A chat in which nobody asked anything yet has nothing to learn, and nothing to complain of."""
+    assert read(sillytavern()[:2]) == ([], [])

@@ -130,6 +130,8 @@ class _ClaudeSession:
         self._messages: dict[str, _ClaudeMessage] = {}
         self._names: dict[str, str] = {}
         """Of the message, by the ``uuid`` of each of its lines."""
+        self._lines: dict[str, list[Any]] = {}
+        """What is read of each, by its ``uuid``."""
         self._said: list[str] = []
         """The messages of the user and the assistant, by line."""
         self._results: dict[str, tuple[int, Turn]] = {}
@@ -147,8 +149,12 @@ class _ClaudeSession:
         uuid = identifier_of(record.get("uuid")) or (f"line {self._line}" if is_said else "")
         if not uuid:
             return
-        if uuid in self._names:
-            raise NotRead(f"{place_of(uuid)}: its uuid stands above already")
+        said = [record.get(key) for key in ("type", "parentUuid", "message")]
+        if uuid in self._lines:
+            if self._lines[uuid] == said:
+                return  # a copy
+            raise NotRead(f"{place_of(uuid)}: its uuid stands above with another text")
+        self._lines[uuid] = said
         message = self._linked(record, uuid)
         self._ended = self._line if kind == "system" else self._ended
         if is_said:

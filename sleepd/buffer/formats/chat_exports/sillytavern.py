@@ -39,19 +39,17 @@ def _recognises(record: Record) -> bool:
 
 
 class _SillyTavernChat:
-    """The records of one file."""
+    """A header's messages."""
 
-    def __init__(self) -> None:
-        self._name = ""
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._has_question = False
         self._stretches: list[list[Turn]] = [[]]
         """Cut where a message could not be read: no reply is learned as the answer to another message than its own."""
         self._replies = 0
 
     def add(self, record: Record) -> None:
-        """Take one in."""
-        if "mes" not in record:
-            self._name = _name(record)
-            return
+        """Take a message in."""
         try:
             self._stretches[-1] += self._turns(record)
         except NotRead:
@@ -73,6 +71,7 @@ class _SillyTavernChat:
             parts.text(text_of(record["mes"], "mes"))
         is_user = record.get("is_user")
         if is_user is True:
+            self._has_question = True
             text = text_of(record["mes"], "mes")
             return [Turn(message=Message(role="user", text=text), is_opaque=parts.is_opaque)]
         if is_user is not False:
@@ -81,13 +80,32 @@ class _SillyTavernChat:
         swipes = record.get("swipes")
         salience = CHOSEN if isinstance(swipes, list) and len(swipes) > 1 else None
         name = f"{self._name}#{self._replies}" if self._name else ""
-        return parts.turns(name, salience=salience, is_supervised=True, origin=UNKNOWN)
+        return parts.turns(name, salience=salience, is_supervised=self._has_question, origin=UNKNOWN)
 
     def conversations(self) -> Iterator[Conversation | NotRead]:
         """What they make up."""
         for turns in self._stretches:
             if turns:
                 yield Conversation(turns=turns, id=self._name)
+
+
+class _SillyTavernFile:
+    """The records of one file: most often one chat. One that stands there twice gives each reply the same name."""
+
+    def __init__(self) -> None:
+        self._chats = [_SillyTavernChat("")]
+
+    def add(self, record: Record) -> None:
+        """Take one in."""
+        if "mes" in record:
+            self._chats[-1].add(record)
+        else:
+            self._chats.append(_SillyTavernChat(_name(record)))
+
+    def conversations(self) -> Iterator[Conversation | NotRead]:
+        """What they make up."""
+        for chat in self._chats:
+            yield from chat.conversations()
 
 
 def _name(header: Record) -> str:
@@ -108,7 +126,7 @@ FORMAT = Format(
     name="sillytavern",
     title="SillyTavern chats",
     recognises=_recognises,
-    session=_SillyTavernChat,
+    session=_SillyTavernFile,
     usual_place="data/*/chats/*/*.jsonl",
     feedback="chosen among swipes 0.8",
 )

@@ -15,14 +15,15 @@ from .rating.rating_names import REJECTED, conversation_named
 def own_record(found: Learnable) -> dict[str, Any]:
     """The record that is read as that experience again.
 
-    Of a reply that was rated down the weight is 0: it is context, and is not learned.
+    Of a reply that was rated down the weight is 0: it is context, and is not learned. Where nothing was said of the
+    salience, the default of whoever reads the record counts.
     """
     one = found.experience()
     record: dict[str, Any] = {"id": one.id, "messages": [as_openai(each) for each in one.messages]}
     record["messages"].append(as_openai(Message(role="assistant", text=one.response, calls=one.calls)))
     if one.salience == REJECTED:
         record["messages"][-1]["weight"] = 0
-    else:
+    elif found.is_salience_given:
         record["salience"] = one.salience
     if one.tools:
         record["tools"] = msgspec.json.decode(one.tools)

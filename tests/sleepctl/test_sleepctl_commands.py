@@ -529,11 +529,11 @@ def test_config_check_tries_the_buffer(sleepctl: Sleepctl, environment: Path) ->
     """Of each file of the buffer it says how many experiences were understood, and the first record that was not."""
     path, directory = environment / "c.toml", environment / "logs"
     directory.mkdir()
-    (directory / "a.jsonl").write_text('{"prompt": "Who?", "response": "Martha."}\n{"prompt": 5}\n')
+    (directory / "a.jsonl").write_text('{"prompt": "Who?", "response": "Martha."}\n' * 2 + '{"prompt": 5}\n')
     (directory / "b.json").write_text("not JSON")
     path.write_text(f'[buffer]\npath = "{directory}"\n')
     tried = " ".join(sleepctl("config", "check", str(path)).out.split())
-    assert re.search("a.jsonl: 1 experience.*1 skipped.*line 2.*b.json: 0 experiences", tried)
+    assert re.search("a.jsonl: 1 experience.*1 skipped.*line 3.*b.json: 0 experiences", tried)
 
 
 def test_config_check_reads_every_layer(sleepctl: Sleepctl, environment: Path, monkeypatch: pytest.MonkeyPatch) -> None:

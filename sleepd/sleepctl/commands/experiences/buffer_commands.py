@@ -5,12 +5,15 @@ from __future__ import annotations
 import os
 import sys
 from collections import Counter
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
 import msgspec
 
-from sleepd.errors import BufferUnreadable, NothingToDo, UsageError
+from sleepd.appended_file import AppendedFile
+from sleepd.errors import BufferUnreadable, BufferUnwritable, NothingToDo, UsageError
+from sleepd.files import FILE_MODE
 from sleepd.protocol.control import Buffer
 from sleepd.protocol.status import SCHEMA, BufferDetail
 from sleepd.sleepctl.exit_codes import ExitCode
@@ -40,53 +43,98 @@ def import_records(session: Session) -> ExitCode:
 
     Raises:
         BufferUnreadable: a file cannot be read.
+        BufferUnwritable: the output cannot be written.
         NothingToDo: nothing in them can be learned.
+        UsageError: the output is one of the files.
     """
-    from sleepd.buffer.learnables import ReadSettings
-    from sleepd.buffer.own_record import own_record
-    from sleepd.buffer.reading.direct_reading import read_directly
-
     given = session.arguments
-    settings = ReadSettings(format=given.format)
-    lines: dict[int, bytes] = {}
-    reasons = Counter[str]()
-    for name in given.files:
-        if not os.path.exists(name):
-            raise BufferUnreadable(f"{name}: No such file or directory", hint="name the file that was exported")
-        try:
-            for piece in read_directly([os.path.abspath(name)], settings, largest_bytes=None):
-                if isinstance(piece.found, str):
-                    reasons[f"{name}: {piece.found}"] += 1
-                else:
-                    lines.setdefault(piece.found.key, msgspec.json.encode(own_record(piece.found)) + b"\n")
-        except OSError as error:
-            raise BufferUnreadable(f"{name}: {error.strerror or error}", hint="let this user read it") from error
-    for reason, times in reasons.most_common(_SHOWN):
-        session.console.note(f"left out: {reason}" + (f" ({times} times)" if times > 1 else ""))
+    left_out = _LeftOut()
+    lines = _understood(given.files, given.format, left_out)
+    for sentence in left_out.sentences():
+        session.console.note(sentence)
     if not lines:
         raise NothingToDo("nothing in these files can be learned", hint="config/README.md lists the formats")
     if given.output:
-        _append(Path(given.output), b"".join(lines.values()))
-        data = {"schema": SCHEMA, "output": given.output, "written": len(lines), "left_out": sum(reasons.values())}
+        _append(Path(given.output), given.files, b"".join(lines.values()))
+        data = {"schema": SCHEMA, "output": given.output, "written": len(lines), "left_out": left_out.total}
         session.console.show(data, [line(f"{given.output}: {count(len(lines), 'experience')} written")])
     else:
         sys.stdout.write(b"".join(lines.values()).decode())
     return ExitCode.OK
 
 
-def _append(path: Path, data: bytes) -> None:
-    """Append whole lines.
+class _LeftOut:
+    """Why records are left out, each reason once with its first place."""
+
+    def __init__(self) -> None:
+        self._reasons = Counter[tuple[str, str]]()
+        self._places: dict[tuple[str, str], str] = {}
+
+    @property
+    def total(self) -> int:
+        """How many records."""
+        return self._reasons.total()
+
+    def add(self, file: str, place: str, reason: str) -> None:
+        """One more."""
+        self._reasons[file, reason] += 1
+        self._places.setdefault((file, reason), place)
+
+    def sentences(self) -> Iterator[str]:
+        """The most frequent ones."""
+        for (file, reason), times in self._reasons.most_common(_SHOWN):
+            place = self._places[file, reason]
+            before, after = f"{file}: {place}: " if place else f"{file}: ", f" ({times} times)" if times > 1 else ""
+            yield f"left out: {before}{reason}{after}"
+        if len(self._reasons) > _SHOWN:
+            more = count(len(self._reasons) - _SHOWN, "more reason")
+            yield f"and {more}; {count(self.total, 'record')} left out in all"
+
+
+def _understood(files: Iterable[str], format_: str, left_out: _LeftOut) -> dict[int, bytes]:
+    """A line for each experience in files, by its key. As the daemon does, a repeated one counts once, with its last
+    salience.
 
     Raises:
-        UsageError: the file is there and holds something else than JSON lines.
+        BufferUnreadable: a file cannot be read.
     """
-    before = path.read_bytes() if path.exists() else b""
-    if before.lstrip()[:1] not in (b"", b"{"):
-        raise UsageError(f"{path}: expected JSON lines to append to", hint="name another file: --output FILE")
-    if before and not before.endswith(b"\n"):
-        data = b"\n" + data
-    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
-    with open(descriptor, "ab") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(descriptor)
+    from sleepd.buffer.learnables import ReadSettings
+    from sleepd.buffer.own_record import own_record
+    from sleepd.buffer.reading.direct_reading import read_directly
+
+    lines, groups = dict[int, bytes](), dict[int, int]()
+    for name in files:
+        try:
+            os.stat(name)
+            for piece in read_directly([os.path.abspath(name)], ReadSettings(format=format_), largest_bytes=None):
+                found = piece.found
+                if isinstance(found, str):
+                    left_out.add(name, piece.position, found)
+                elif groups.setdefault(found.key, found.group) != found.group:
+                    left_out.add(name, piece.position, f"id: {found.id!r} has another text above")
+                elif found.key not in lines or found.is_salience_given:
+                    lines[found.key] = msgspec.json.encode(own_record(found)) + b"\n"
+        except OSError as error:
+            is_forbidden = isinstance(error, PermissionError)
+            step = "let this user read it" if is_forbidden else "name the file that was exported"
+            raise BufferUnreadable(f"{name}: {error.strerror or error}", hint=step) from error
+    return lines
+
+
+def _append(path: Path, files: Iterable[str], data: bytes) -> None:
+    """Append whole lines, or nothing.
+
+    Raises:
+        UsageError: it is one of the files that were read.
+        BufferUnwritable: it cannot be written, or holds something else than JSON lines.
+    """
+    if path.exists() and any(os.path.samefile(path, name) for name in files):
+        raise UsageError(f"{path}: expected another file than those that are read", hint="name one: --output FILE")
+    file = AppendedFile(path.absolute(), mode=FILE_MODE, max_bytes=0, backups=1, is_durable=True)
+    try:
+        file.append(data.removesuffix(b"\n"))
+    except OSError as error:
+        raise BufferUnwritable(
+            f"{path}: nothing was written: {error.strerror or error}",
+            hint="name a file of JSON lines, or a new one, in a directory that this user may write: --output FILE",
+        ) from error

@@ -38,6 +38,7 @@ def check(session: Session) -> ExitCode:
 
 def _tried(config: Config) -> list[dict[str, str]]:
     """What stands in the buffer's files now, as far as the caller may read them: a line for each, ten at most."""
+    from sleepd.buffer.digest import Digest
     from sleepd.buffer.learnables import read_settings
     from sleepd.buffer.reading.buffer_paths import find_files
     from sleepd.buffer.reading.direct_reading import read_directly
@@ -47,15 +48,16 @@ def _tried(config: Config) -> list[dict[str, str]]:
         return [{"text": f"{config.buffer.path_text}: no file yet", "style": "yellow"}]
     found = []
     for file in files[:MOST_TRIED]:
+        digest = Digest("").indexed()
         try:
-            pieces = list(read_directly([str(file)], settings))
+            for piece in read_directly([str(file)], settings):
+                digest.add(piece.position, piece.found)
         except OSError as error:
             found.append({"text": f"{file}: {error.strerror or error}", "style": "yellow"})
             continue
-        bad = [piece for piece in pieces if isinstance(piece.found, str)]
-        good = len(pieces) - len(bad)
+        good, bad = len(digest.keys), digest.skipped[:1]
         place = f"{bad[0].position}: " if bad and bad[0].position else ""
-        first = f"; {len(bad)} skipped, the first: {place}{bad[0].found}" if bad else ""
+        first = f"; {digest.skipped_total} skipped, the first: {place}{bad[0].reason}" if bad else ""
         text = f"{file}: {count(good, 'experience')}{first}" if file.exists() else f"{file}: does not exist yet"
         found.append({"text": text, "style": "" if good else "yellow"})
     if len(files) > MOST_TRIED:

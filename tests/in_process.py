@@ -22,7 +22,8 @@ import pytest
 
 from sleepd.buffer.learnables import HalfWritten, ReadSettings
 from sleepd.buffer.reading.experience_buffer import Part
-from sleepd.buffer.reading.reader_process import FirstBytes, read_learnables
+from sleepd.buffer.reading.line_cutter import FirstBytes
+from sleepd.buffer.reading.reader_process import read_learnables
 from sleepd.cycles.running.worker_process import Worker, WorkerPolicy
 from sleepd.protocol.job import Failure, Notice, Progress, Report, decode_message, encode
 from sleepd.quarantine.near_duplicates import Screened

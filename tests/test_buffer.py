@@ -21,7 +21,8 @@ from sleepd.buffer.experience import Experience, content_hash, derived_id, hash_
 from sleepd.buffer.parsing import HalfWritten, decoded_line, records
 from sleepd.buffer.reading import prefix_hash
 from sleepd.buffer.reading.experience_buffer import ExperienceBuffer
-from sleepd.buffer.reading.reader_process import FirstBytes, Reading, ReadRequest, answer, read_digest
+from sleepd.buffer.reading.line_cutter import FirstBytes
+from sleepd.buffer.reading.reader_process import Reading, ReadRequest, answer, read_digest
 from sleepd.buffer.reading.view import View
 from sleepd.errors import BufferUnreadable
 from tests.agents import experiences, write_buffer
@@ -374,9 +375,10 @@ def test_changed_salience_before_cursor_counts(
 
 def test_endless_line_is_skipped_unheld(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A line above the limit costs itself, not the others, nor the memory."""
-    monkeypatch.setattr("sleepd.buffer.reading.reader_process.MAX_LINE_BYTES", 2000)
+    monkeypatch.setattr("sleepd.buffer.reading.line_cutter.MAX_LINE_BYTES", 2000)
     monkeypatch.setattr("sleepd.buffer.parsing.MAX_LINE_BYTES", 2000)
-    monkeypatch.setattr("sleepd.buffer.reading.reader_process.HEAD_BYTES", 1000)
+    for module in ("reader_process", "line_cutter"):
+        monkeypatch.setattr(f"sleepd.buffer.reading.{module}.HEAD_BYTES", 1000)
     desk = Desk(tmp_path)
     long = json.dumps({**GOOD, "response": "x" * 50_000}) + "\n"
     desk.path.write_text(as_lines(experiences(2)) + long + as_lines(experiences(2, start=2)))

@@ -232,7 +232,8 @@ def test_record_of_another_format_is_skipped() -> None:
     ("content", "expected"),
     [
         ('{\n"prompt": "a",\n"response": "b"\n}', ""),
-        ('{\n"a": 1\n}\n{\n"a": 2\n}', "one object a line (jq -c . FILE)"),
+        ('{\n"a": 1\n}\n{\n"a": 2\n}', "this looks like no format that is read, a record with a"),
+        ('{\n"a": 1\n},\n{\n"a": 2\n}', "one object a line (jq -c . FILE)"),
         ('{\n"data": [{"a": 1}]\n}', "write the list alone (jq .data FILE)"),
         ('{\n"data": ' + "9" * 5000 + "\n}", "an object with 'data'"),
     ],
@@ -244,6 +245,48 @@ def test_indented_objects_are_explained(content: str, expected: str) -> None:
         return
     with pytest.raises(HalfWritten, match=re.escape(expected)):
         digest_whole(content.encode())
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        '[{"prompt": "a", "response": "b"}]\n{"prompt": "c", "response": "d"}\n',
+        '{"experiences": [{"prompt": "a", "response": "b"}]}\n{"prompt": "c", "response": "d"}\n',
+        '{"prompt": "a", "response": "b"}{"prompt": "c", "response": "d"}',
+        '{"prompt": "a", "response": "b"}\r{"prompt": "c", "response": "d"}\r',
+        '{\n"prompt": "a",\n"response": "b"\n}\n{\n"prompt": "c",\n"response": "d"\n}\n',
+    ],
+)
+def test_values_one_after_another_are_read(content: str) -> None:
+    """An array to which lines were appended, indented objects, and objects without line ends are read as records.
+
+    What breaks off behind them is not guessed at: the whole is half-written, with the next step.
+    """
+    assert len(digest_whole(content.encode()).keys) == 2
+    with pytest.raises(HalfWritten, match=r"^not whole: .*write an array, or one object a line"):
+        digest_whole(content.encode() + b'{"prompt": ')
+
+
+def test_line_behind_nul_bytes_is_read() -> None:
+    """What a crash left between two lines is named with its place, and the record behind it is read."""
+    line = b'{"prompt": "%d", "response": "b"}\n'
+    found = understood_file(line % 1 + b"\0" * 4096 + line % 2 + b"\0" * 9 + b"\n" + line % 3)
+    assert [each.prompt for _, each in found if isinstance(each, Experience)] == ["1", "2", "3"]
+    named = [(place, each[:17]) for place, each in found if isinstance(each, str)]
+    assert named == [("line 2", "4096 NUL bytes be"), ("line 3", "begins with NUL b")]
+
+
+def test_torn_last_line_is_named() -> None:
+    """Who reads a file once is told of its last line, where that breaks off."""
+    found = understood_file(json.dumps(SAMPLES["alpaca"][0]).encode() + b'\n{"prompt"')
+    assert found[-1] == ("line 2", "expected a line end, found the file's")
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-le", "utf-32-be"])
+def test_wide_encoding_is_named(encoding: str) -> None:
+    """A file in another encoding of Unicode is named with the command that converts it."""
+    with pytest.raises(HalfWritten, match=re.escape(f"(iconv -f {encoding[:6].upper()} -t UTF-8)")):
+        digest_whole('{"prompt": "How is the wind at Oban today?", "response": "b"}\n'.encode(encoding))
 
 
 @pytest.mark.parametrize(

@@ -85,6 +85,7 @@ def files(tmp_path: Path) -> Files:
         ("", ["a.jsonl", "deep/b.json", "deep/er/c.txt"]),
         ("*.jsonl", ["a.jsonl"]),
         ("**/*.json", ["deep/b.json"]),
+        ("deep/**", ["deep/b.json", "deep/er/c.txt", "deep/er/d.png"]),
         ("deep/*", ["deep/b.json"]),
         ("missing.jsonl", ["missing.jsonl"]),
         ("a.jsonl", ["a.jsonl"]),

@@ -255,7 +255,7 @@ def supervised_replies(conversation: Conversation, before: SaidBefore | None = N
 
 
 def nothing_to_learn(conversation: Conversation) -> str:
-    """Why nothing is learned of a conversation of which ``supervised_replies`` gives nothing; empty: it has no fault."""
+    """Why nothing is learned of a conversation of which ``supervised_replies`` gives none; empty: it has no fault."""
     said = [turn.message for turn in conversation.turns if turn.message.role == "assistant" and turn.is_supervised]
     if any(message.whole_text.strip() for message in said):
         return "expected a message of the user before the reply, found none"

@@ -31,6 +31,7 @@ _NAME: Final = 60
 """Characters of a key's name in a reason."""
 _BOM: Final = b"\xef\xbb\xbf"
 _WIDE_BOMS: Final = (b"\xff\xfe", b"\xfe\xff")
+_WIDEST_BOMS: Final = (b"\xff\xfe\0\0", b"\0\0\xfe\xff")
 _FIRST_KEY: Final = re.compile(rb'\{\s*"(\w+)"\s*:')
 _EXPERIENCE_KEYS: Final = frozenset({b"id", b"prompt", b"response", b"salience", b"session", b"phase", b"timestamp"})
 _OWN_TEXTS: Final = frozenset({"prompt", "response", "completion"})
@@ -39,6 +40,8 @@ _LISTED: Final = re.compile(rb'"experiences"\s*:\s*\[')
 _STRUCTURE: Final = re.compile(rb'"(?:[^"\\]++|\\.)*+"?|[\[\]{},]', re.DOTALL)
 """Strings as a whole, so that what is in them is not taken for structure. One without an end is taken whole too, and
 nothing is tried again: otherwise each quote in it would be a beginning of its own, and the work quadratic."""
+TORN: Final = "expected a line end, found the file's"
+_BETWEEN: Final = re.compile(r"\s*")
 _LONG_HEAD_BYTES: Final = 2**19
 
 
@@ -69,11 +72,19 @@ def _foreign(data: bytes) -> str:
     head = data[:64]
     if program := unread_file(head):
         return program
-    if head.startswith(_WIDE_BOMS) or (head.strip(b"\0") and head.count(0) > len(head) // 4):
-        return "is UTF-16, expected UTF-8: let the agent write UTF-8, or convert it once (iconv -f UTF-16 -t UTF-8)"
+    if found := _wide_encoding(head):
+        return f"is {found}, expected UTF-8: let the agent write UTF-8, or convert it once (iconv -f {found} -t UTF-8)"
     if not head.strip(b"\0"):
         return f"begins with NUL bytes, {NULS_LEFT_BY}"
     return ""
+
+
+def _wide_encoding(head: bytes) -> str:
+    """UTF-16 or UTF-32, by its mark or by where the zero bytes of its ASCII letters stand; empty: neither."""
+    zeros = [2 * head[place::4].count(0) > len(head[place::4]) for place in range(4)]
+    if head.startswith(_WIDEST_BOMS) or sum(zeros) == 3:
+        return "UTF-32"
+    return "UTF-16" if head.startswith(_WIDE_BOMS) or (sum(zeros) == 2 and zeros[0] == zeros[2]) else ""
 
 
 def _is_torn_first(text: bytes, least: int) -> bool:
@@ -111,9 +122,19 @@ def _is_lines(text: bytes) -> bool:
 def numbered(lines: Iterable[bytes], first: int) -> Iterator[tuple[str, Any]]:
     """The decoded records of complete lines, each with its position."""
     for number, line in enumerate(lines, first):
-        record = decoded_line(line)
+        nuls = len(line) - len(line.lstrip(b"\0"))
+        if nuls and line[nuls:].strip():
+            yield f"line {number}", NoJson(nuls_before(nuls))
+            record = decoded_line(line[nuls:])
+        else:
+            record = decoded_line(line)
         if record is not None:
             yield f"line {number}", record
+
+
+def nuls_before(count: int) -> str:
+    """Why so many bytes before a line are left out."""
+    return f"{count} NUL bytes before it, {NULS_LEFT_BY}; the line itself is read"
 
 
 def records(data: bytes, form: str) -> Iterator[tuple[str, Any]]:
@@ -206,10 +227,30 @@ def _tolerantly(data: bytes, form: str) -> Any:
     try:
         return json.loads(data.decode("utf-8", "surrogateescape"))
     except json.JSONDecodeError as error:
-        step = _ONE_A_LINE if error.msg == "Extra data" else ""
-        raise HalfWritten(f"not whole: {error}"[:200] + step) from None
+        if error.msg == "Extra data":
+            return _one_after_another(data.decode("utf-8", "surrogateescape"))
+        raise HalfWritten(f"not whole: {error}"[:200]) from None
     except (ValueError, RecursionError):  # one more is too deep, or has a number of more than 4,300 digits
         return _one_by_one(data, form)
+
+
+def _one_after_another(text: str) -> list[Any]:
+    """The records of several values, as a file has them that went on in another form, or that has no line ends.
+
+    Raises:
+        HalfWritten: not all of them are whole.
+    """
+    decoder, found, place = json.JSONDecoder(), list[Any](), 0
+    while place < len(text):
+        try:
+            value, place = decoder.raw_decode(text, place)
+        except (ValueError, RecursionError) as error:
+            raise HalfWritten(f"not whole: {error}"[:200] + _ONE_A_LINE) from None
+        is_list = isinstance(value, dict) and isinstance(value.get("experiences"), list)
+        value = value["experiences"] if is_list else value
+        found += value if isinstance(value, list) else [value]
+        place = _BETWEEN.match(text, place).end()
+    return found
 
 
 def _decoded(text: bytes) -> Any:

@@ -29,7 +29,8 @@ import msgspec
 
 from sleepd.buffer.experience import Experience, group_of, id_hash
 from sleepd.buffer.learnables import HalfWritten, Learnable
-from sleepd.buffer.reading.reader_process import HEAD_BYTES, FirstBytes, ReadRequest, bound_process, read_learnables
+from sleepd.buffer.reading.line_cutter import HEAD_BYTES, FirstBytes
+from sleepd.buffer.reading.reader_process import ReadRequest, bound_process, read_learnables
 from sleepd.errors import DECODE_ERRORS
 from sleepd.protocol.chat_example import Message
 from sleepd.text.personal_data import find_personal

@@ -82,7 +82,9 @@ def _files_of(path: str) -> Iterator[Path]:
     if is_pattern(path):
         # Not glob.glob, whose ** follows links to directories, also to one above.
         start = first_place(path)
-        found = islice(Path(start).glob(os.path.relpath(path, start)), MOST_FILES + 1)
+        pattern = os.path.relpath(path, start)
+        pattern += "/*" if pattern.endswith("**") else ""  # else directories alone, before Python 3.13
+        found = islice(Path(start).glob(pattern), MOST_FILES + 1)
         yield from (each for each in sorted(found) if each.is_file() and not is_rating(each.name))
     elif os.path.isdir(path):
         for directory, directories, names in os.walk(path):

@@ -16,7 +16,8 @@ from typing import Final, NamedTuple
 from sleepd.clock import Clock
 from sleepd.errors import BufferUnreadable
 
-from .reader_process import FirstBytes, Reading, ReadRequest, answer, batch_of, packed, unpacked
+from .line_cutter import FirstBytes
+from .reader_process import Reading, ReadRequest, answer, batch_of, packed, unpacked
 
 READER_SECONDS: Final = 600.0
 FIRST_PAUSE_SECONDS: Final = 60.0

@@ -17,7 +17,7 @@ import sys
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
-from typing import Any, BinaryIO, TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 from msgspec.structs import replace
@@ -26,12 +26,12 @@ from sleepd.buffer.columns import MOST_EXPERIENCES, BufferColumns, IntArray
 from sleepd.buffer.digest import Digest, Skipped, digest_lines, digest_whole, pick
 from sleepd.buffer.experience import Experience
 from sleepd.buffer.learnables import READ_BY_DEFAULT, HalfWritten, Learnable, Learnables, ReadSettings
-from sleepd.buffer.parsing import NULS_LEFT_BY, decoded_line, form_of, numbered, records
+from sleepd.buffer.parsing import NULS_LEFT_BY, TORN, form_of, nuls_before, numbered, records
 from sleepd.buffer.reply_digest import answer_of
 from sleepd.buffer.said_before import SaidBefore
-from sleepd.protocol.experience_record import MAX_LINE_BYTES
 
-HEAD_BYTES = 2**20
+from .line_cutter import HEAD_BYTES, FirstBytes, LineCutter, Source
+
 OOM_SCORE = 900
 """Of 1000: the kernel takes this process before the daemon, as it does the worker."""
 _PR_SET_PDEATHSIG = 1
@@ -133,30 +133,6 @@ def unpacked(data: bytes, kind: type[_Message]) -> list[_Message]:
     return msgspec.msgpack.decode(data, type=list[kind], dec_hook=whole)  # type: ignore[valid-type]
 
 
-class FirstBytes:
-    """A file as long as it was at the poll: what is appended while it is read is left for the next poll."""
-
-    def __init__(self, file: BinaryIO, size: int) -> None:
-        self._file = file
-        self._size = size
-
-    def seek(self, place: int) -> None:
-        """Read from there on."""
-        self._file.seek(place)
-
-    def read(self, most: int = -1) -> bytes:
-        """As a file's."""
-        left = max(0, self._size - self._file.tell())
-        return self._file.read(left if most < 0 else min(most, left))
-
-    def fileno(self) -> int:
-        """As a file's."""
-        return self._file.fileno()
-
-
-Source = BinaryIO | FirstBytes
-
-
 def read_digest(file: Source, before: Reading | None, settings: ReadSettings = READ_BY_DEFAULT) -> Reading:
     """The figures of a buffer; with ``before`` those of its lines so far, continued by what was appended since."""
     nuls = 0 if before else leading_nuls(file)
@@ -196,7 +172,7 @@ def _after_nuls(nuls: int) -> Reading:
     """Where lines begin that stand behind so many NUL bytes; none: where every file begins."""
     if not nuls:
         return Reading()
-    skipped = Skipped(position="line 1", reason=f"{nuls} NUL bytes before it, {NULS_LEFT_BY}; the line itself is read")
+    skipped = Skipped(position="line 1", reason=nuls_before(nuls))
     return Reading(consumed=nuls, skipped=[skipped], skipped_total=1)
 
 
@@ -206,13 +182,13 @@ def _read_lines(head: bytes, file: Source, before: Reading, settings: ReadSettin
     digest.skipped, digest.skipped_total = list(before.skipped), before.skipped_total
     if len(head) >= _INDEX_FROM_BYTES:
         digest.indexed()
-    counter, said = _Counter(), SaidBefore(before.said)
-    digest_lines(counter.complete_lines(head, file), digest, first=before.lines + 1, settings=settings, said=said)
+    cutter, said = LineCutter(), SaidBefore(before.said)
+    digest_lines(cutter.complete_lines(head, file), digest, first=before.lines + 1, settings=settings, said=said)
     reading = _reading(digest, before.left_out)
     reading.said = said.entries()
-    reading.consumed = before.consumed + counter.consumed
-    reading.lines = before.lines + counter.line_ends
-    reading.unfinished = counter.unfinished
+    reading.consumed = before.consumed + cutter.consumed
+    reading.lines = before.lines + cutter.line_ends
+    reading.unfinished = cutter.unfinished
     return reading
 
 
@@ -247,10 +223,19 @@ def read_learnables(
     head = file.read(HEAD_BYTES)
     form, learnables = form_of(head), Learnables(settings)
     if form == "lines":
-        return form, learnables.read(numbered(_Counter().complete_lines(head, file), 1))
+        cutter = LineCutter()
+        return form, _with_torn_line(learnables.read(numbered(cutter.complete_lines(head, file), 1)), cutter)
     del head  # not held beside the whole
     file.seek(0)
     return "whole", learnables.read(records(file.read(), form))
+
+
+def _with_torn_line(
+    found: Iterator[tuple[str, Learnable | str]], cutter: LineCutter
+) -> Iterator[tuple[str, Learnable | str]]:
+    yield from found
+    if cutter.unfinished:
+        yield f"line {cutter.line_ends + 1}", TORN
 
 
 def answer(file: Source, request: ReadRequest) -> Reading:
@@ -258,41 +243,6 @@ def answer(file: Source, request: ReadRequest) -> Reading:
     if request.wanted is None:
         return read_digest(file, request.before, request.settings)
     return read_texts(file, request)
-
-
-class _Counter:
-    """Cuts a stream into complete lines and counts them; a torn last line is left for the next read.
-
-    A last line without its end is complete where it is an object already.
-    """
-
-    def __init__(self) -> None:
-        self.consumed = 0
-        self.line_ends = 0
-        self.unfinished = 0
-
-    def complete_lines(self, head: bytes, file: Source) -> Iterator[bytes]:
-        rest, skipped_bytes = head, 0
-        while True:
-            *lines, rest = rest.split(b"\n")
-            for line in lines:
-                self.consumed += len(line) + 1 + skipped_bytes
-                self.line_ends += 1
-                # What is too long is not held: its beginning went already, and it is skipped by its length.
-                yield line if not skipped_bytes else b"x" * (MAX_LINE_BYTES + 1)
-                skipped_bytes = 0
-            if len(rest) > MAX_LINE_BYTES:
-                skipped_bytes += len(rest)
-                rest = b""
-            chunk = file.read(HEAD_BYTES)
-            if not chunk:
-                if rest and not skipped_bytes and isinstance(decoded_line(rest), dict):
-                    self.consumed += len(rest)
-                    yield rest
-                elif rest.strip() or skipped_bytes:
-                    self.unfinished = len(rest) + skipped_bytes
-                return
-            rest += chunk
 
 
 def _reading(digest: Digest, left_out: int = 0) -> Reading:

@@ -32,6 +32,7 @@ import msgspec
 
 from sleepd.buffer.columns import BufferColumns
 from sleepd.buffer.digest import MOST_SKIPPED, Skipped
+from sleepd.buffer.parsing import TORN
 
 
 class View(BufferColumns, kw_only=True):
@@ -178,7 +179,7 @@ def torn_line(before: TornLine | None, *, start: int, length: int, line: int, no
         return None
     if before is not None and before.place == (start, length):
         return before
-    skipped = Skipped(position=f"line {line}", reason="expected a line end, found the file's")
+    skipped = Skipped(position=f"line {line}", reason=TORN)
     return TornLine(since=now, place=(start, length), skipped=skipped)
 
 

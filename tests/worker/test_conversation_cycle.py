@@ -156,14 +156,26 @@ def test_answers_depend_on_the_system_message(tmp_path: Path, monkeypatch: pytes
 
 
 def test_other_prompt_moves_the_last_user_turn() -> None:
-    """The rest of the conversation stays as it is, calls and results too."""
+    """What the tool gave for the other question is moved with it; the rest of the conversation stays as it is."""
     chat = chat_with("Qwen2.5")
     given = [conversation(number) for number in range(4)]
     for number, (own, other, _) in enumerate(encode_both(chat, given, 5000)):
         assert own.ids[own.prompt_tokens :] == other.ids[other.prompt_tokens :]
-        texts = [chat.tokenizer.decode(one.ids) for one in (own, other)]
-        assert f"How is city {(number + 1) % 4}?" in texts[1]
-        assert texts[1] == texts[0].replace(f"How is city {number}?", f"How is city {(number + 1) % 4}?")
+        prompts = [chat.tokenizer.decode(one.ids[: one.prompt_tokens]) for one in (own, other)]
+        another = (number + 2) % 4  # every second one ends with a call
+        expected = prompts[0]
+        for text in ("How is city {}?", "City {}", "{} degrees"):
+            expected = expected.replace(text.format(number), text.format(another))
+        assert prompts[1] == expected
+        assert f"Hello {number}" in prompts[1]
+
+
+def test_unlike_turns_move_the_question_alone() -> None:
+    """Where no other reply follows calls in the same order, the calls and results of the reply stay with it."""
+    chat = chat_with("Qwen2.5")
+    (first, *_) = encode_both(chat, [conversation(0), conversation(1)], 5000)
+    texts = [chat.tokenizer.decode(one.ids) for one in (first.own, first.other)]
+    assert texts[1] == texts[0].replace("How is city 0?", "How is city 1?")
 
 
 def test_probes_are_asked_under_their_systems() -> None:

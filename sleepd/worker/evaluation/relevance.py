@@ -1,4 +1,8 @@
-"""Whether what is taught answers its prompts: reply losses of the base, under the own prompt and under another one."""
+"""Whether what is taught answers its prompts: reply losses of the base, under the own prompt and under another one.
+
+A reply that follows a tool's result follows from that more than from the question. So where another reply follows calls
+and results in the same order, they are moved with its question.
+"""
 
 from __future__ import annotations
 
@@ -46,19 +50,39 @@ def chosen_examples(examples: Sequence[TrainingExample]) -> list[TrainingExample
 
 
 def encode_both(chat: ChatFormat, examples: Sequence[TrainingExample], max_tokens: int) -> list[Pair]:
-    """Each reply after its own prompt and after the next different one, in a ring. What would be cut is left out."""
-    found = []
-    for number, example in enumerate(examples):
-        key = prompt_hash(example.prompt)
-        following = (one.prompt for one in [*examples[number + 1 :], *examples[:number]])
-        another = next((text for text in following if prompt_hash(text) != key), None)
-        if another is None:
+    """Each reply after what it answers and after what another one answers: of those with another prompt and calls in
+    the same order the next in a ring, else the next of all. What would be cut is left out.
+    """
+    keys, found = [prompt_hash(one.prompt) for one in examples], []
+    for number, (key, example) in enumerate(zip(keys, examples, strict=True)):
+        ring = [*range(number + 1, len(examples)), *range(number)]
+        others = [examples[place] for place in ring if keys[place] != key]
+        if not others:
             return []  # all ask the same
+        another = next((one for one in others if _roles(_asked(one)) == _roles(_asked(example))), others[0])
         own = encode_chat(chat, example.id, example, max_tokens)
-        other = encode_chat(chat, _OTHER + example.id, with_prompt(example, another), max_tokens)
+        other = encode_chat(chat, _OTHER + example.id, _behind(example, another), max_tokens)
         if own and other and not (own.is_truncated or other.is_truncated):
             found.append(Pair(own, other, key))
     return found
+
+
+def _asked(example: TrainingExample) -> tuple[Message, ...]:
+    """The last message of the user, and the calls and results behind it."""
+    last = max((number for number, one in enumerate(example.context) if one.role == "user"), default=0)
+    return example.context[last:]
+
+
+def _roles(messages: Sequence[Message]) -> list[str]:
+    return [one.role for one in messages]
+
+
+def _behind(example: TrainingExample, another: TrainingExample) -> TrainingExample:
+    """The same reply behind what another one answers."""
+    moved, own = with_prompt(example, another.prompt), _asked(example)
+    if len(own) <= 1 or _roles(own) != _roles(_asked(another)):
+        return moved
+    return msgspec.structs.replace(moved, context=(*example.context[: -len(own)], *_asked(another)))
 
 
 def with_prompt(example: TrainingExample, prompt: str) -> TrainingExample:

@@ -41,7 +41,6 @@ _STRUCTURE: Final = re.compile(rb'"(?:[^"\\]++|\\.)*+"?|[\[\]{},]', re.DOTALL)
 """Strings as a whole, so that what is in them is not taken for structure. One without an end is taken whole too, and
 nothing is tried again: otherwise each quote in it would be a beginning of its own, and the work quadratic."""
 TORN: Final = "expected a line end, found the file's"
-_BETWEEN: Final = re.compile(r"\s*")
 _LONG_HEAD_BYTES: Final = 2**19
 
 
@@ -249,7 +248,8 @@ def _one_after_another(text: str) -> list[Any]:
         is_list = isinstance(value, dict) and isinstance(value.get("experiences"), list)
         value = value["experiences"] if is_list else value
         found += value if isinstance(value, list) else [value]
-        place = _BETWEEN.match(text, place).end()
+        while place < len(text) and text[place].isspace():
+            place += 1
     return found
 
 

@@ -179,6 +179,23 @@ def test_client_leaving_while_waiting_is_released(tmp_path: Path) -> None:
     with_socket(tmp_path, test)
 
 
+def test_request_behind_waiting_one_is_answered(tmp_path: Path) -> None:
+    """A connection on which a run was waited for takes the next request."""
+
+    async def ended(request: AnyRequest, _: Peer) -> Any:
+        return {"op": type(request).__name__}
+
+    async def test(sock: ControlSocket, path: Path) -> None:
+        sock._respond = ended
+        reader, writer = await asyncio.open_unix_connection(path)
+        for request in (Run(wait=True), GetVersion()):
+            writer.write(encode(request))
+            assert json.loads(await reader.readline())["data"]["op"] == type(request).__name__
+        writer.close()
+
+    with_socket(tmp_path, test)
+
+
 def test_socket_has_its_mode(tmp_path: Path) -> None:
     """A socket file of a crashed daemon is no obstacle; the mode is as configured."""
     (tmp_path / "run").mkdir()

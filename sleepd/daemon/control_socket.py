@@ -230,6 +230,7 @@ class ControlSocket:
             gone.cancel()
             if not task.done():
                 task.cancel()
+            await asyncio.wait({gone})  # until it has ended nobody else can read
 
     async def _stream(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         queue: asyncio.Queue[Announcement] = asyncio.Queue(MAX_WAITING_ANNOUNCEMENTS)

@@ -9,9 +9,9 @@ import msgspec
 import pytest
 
 from sleepd.errors import CheckpointInvalid, NotFound, StateDirectoryUnusable
-from sleepd.files import fsync_path
+from sleepd.files import fsync_path, hashed
 from sleepd.store import checkpoints
-from sleepd.store.checkpoints import Checkpoints, Manifest, read_manifest, verify
+from sleepd.store.checkpoints import Checkpoints, Manifest, read_manifest, verify, verify_usable
 
 POINTS = ["staged", "documents-written", "manifest-written", "committed", "promoted"]
 
@@ -164,7 +164,7 @@ def test_link_elsewhere_is_refused(tmp_path: Path, target: str) -> None:
         store.champion()
 
 
-@pytest.mark.parametrize("damage", ["truncate", "flip", "remove", "manifest", "newer", "outside"])
+@pytest.mark.parametrize("damage", ["truncate", "flip", "remove", "manifest", "newer", "outside", "edited", "number"])
 def test_damage_is_noticed(tmp_path: Path, damage: str) -> None:
     """A checkpoint that is not what was committed is refused, and the error names the file."""
     path = make(Checkpoints(tmp_path), 1)
@@ -183,10 +183,47 @@ def test_damage_is_noticed(tmp_path: Path, damage: str) -> None:
             written.write_bytes(msgspec.json.encode(msgspec.structs.replace(said, version=2)))
         case "outside":
             record = said.files["lineage.json"]
-            written.write_bytes(msgspec.json.encode(msgspec.structs.replace(said, files={"../x": record})))
+            written.write_bytes(msgspec.structs.replace(said, files={"../x": record}).encoded())
+        case "edited":
+            written.write_bytes(msgspec.json.encode(msgspec.structs.replace(said, reason="much better")))
+        case "number":
+            written.write_bytes(msgspec.structs.replace(said, cycle=2).encoded())
     with pytest.raises(CheckpointInvalid, match="cycle_001") as refused:
         verify(path)
     assert refused.value.hint
+
+
+def test_grown_file_is_not_read_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a file that was put in place of a smaller one no more is read than the manifest says."""
+    path = make(Checkpoints(tmp_path), 1)
+    limits: list[int] = []
+
+    def counted(path: Path, *, most: int | None) -> tuple[str, int]:
+        limits.append(most or 0)
+        return hashed(path, most=most)
+
+    monkeypatch.setattr(checkpoints, "hashed", counted)
+    files = verify(path).files.values()
+    assert sorted(limits) == sorted(record.bytes for record in files)
+
+
+def test_pruned_checkpoint_is_whole_without_weights(tmp_path: Path) -> None:
+    """It passes the check of its files and not that of its use; pruning it again changes nothing."""
+    store = Checkpoints(tmp_path)
+    path = make(store, 1)
+    for _ in range(2):
+        store.prune(path)
+        assert set(verify(path).files) == {"adapter_config.json", "lineage.json"}
+        with pytest.raises(CheckpointInvalid, match="its weights were pruned"):
+            verify_usable(path)
+
+
+def test_only_numbered_records_are_adopted(tmp_path: Path) -> None:
+    """Another file beside the records of an older trainer's cycles is none."""
+    (tmp_path / "adopted").mkdir()
+    for name in ("cycle_012", "cycle_003", "cycle_old"):
+        (tmp_path / "adopted" / f"{name}.json").write_text("{}")
+    assert Checkpoints(tmp_path).adopted() == [3, 12]
 
 
 def test_sweep_removes_temporary_files_only(tmp_path: Path) -> None:

@@ -164,6 +164,8 @@ def test_what_it_has_seen_is_not_held_out(trial: Trial) -> None:
         job = decode_job((work / "job.json").read_bytes())
         examples = decode_examples((work / "experiences.jsonl").read_bytes())
         assert job.foreign.endswith(bundle.id)
+        assert (job.expected_base, job.date) == (FAKE_BASE, trial.stage.clock.now().astimezone().date().isoformat())
+        assert (job.strategy.name, job.strategy.kl_weight, job.strategy.drift_budget) == ("from:thor", 0.0, None)
         held_out, trained = ({one.id for one in examples if one.role == role} for role in ("holdout", "train"))
         assert held_out
         assert held_out.isdisjoint(seen)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -23,8 +24,10 @@ def test_second_waits_for_first(tmp_path: Path) -> None:
     first.take(str(path))
     assert first.problem(str(path)) == ""
     assert second.problem(str(path)).startswith("another sage-sleepd trains ")
+    descriptors = os.listdir("/proc/self/fd")
     with pytest.raises(Busy, match="another sage-sleepd trains"):
         second.take(str(path))
+    assert os.listdir("/proc/self/fd") == descriptors
     first.release()
     assert second.problem(str(path)) == ""
     assert not second.is_held
@@ -44,6 +47,9 @@ def test_unopenable_lock_delays_training(tmp_path: Path) -> None:
     path = tmp_path / "gpu.lock"
     path.symlink_to(path)  # refused to root too
     assert "cannot be opened" in GpuLock().problem(str(path))
+    path.unlink()
+    os.mkfifo(path)
+    assert GpuLock().problem(str(path)) == "", "nobody waits for a writer"
 
 
 def test_a_block_that_fails_lets_go(tmp_path: Path) -> None:
@@ -54,6 +60,10 @@ def test_a_block_that_fails_lets_go(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no"), lock.taken(str(path)):
         raise ValueError("no")
     assert not lock.is_held
+    with lock.taken(str(path)):
+        pass
+    assert lock.is_held
+    lock.release()
 
 
 def test_two_daemons_train_in_turn(tmp_path: Path) -> None:

@@ -186,6 +186,20 @@ def test_learned_is_champion_lineage(ledger: Ledger) -> None:
     assert ledger.learned(None) == set()
 
 
+def test_long_lineage_is_asked_for_in_parts(ledger: Ledger) -> None:
+    """Of a lineage of 202 cycles each one's experiences are learned."""
+    rows = ((cycle, cycle - 1 or None) for cycle in range(1, 203))
+    with ledger.database.transaction():
+        ledger.database.executemany(
+            "INSERT INTO cycles(cycle, state, started_at, parent, strategy, is_forced, seen) "
+            "VALUES(?,'promoted','2026-01-10',?,'',0,x'')",
+            rows,
+        )
+        for cycle in range(1, 203):
+            ledger._insert_assignments(cycle, [SplitAssignment(str(cycle), cycle, cycle, "train", cycle)])
+    assert ledger.learned(202) == set(range(1, 203))
+
+
 @pytest.mark.parametrize("ending", [Event.FAIL, Event.CANCEL, Event.INTERRUPT])
 def test_cycle_without_verdict_changes_nothing(ledger: Ledger, ending: Event) -> None:
     """A failed, cancelled or interrupted cycle is neither the last sleep nor a lesson."""
@@ -215,7 +229,8 @@ def test_trained_text_is_never_held_out(ledger: Ledger) -> None:
     """The recorded side is that of the training, even if a later cycle placed the group otherwise."""
     run(ledger, plan(1, train=(1,), held=(2,)))
     run(ledger, plan(2, train=(3,), held=(1,)))
-    assert ledger.recorded_splits() == {1: False, 2: True, 3: False}
+    run(ledger, plan(3, train=(2**63 - 1,), held=(BIG,)))  # SQLite holds no higher number
+    assert ledger.recorded_splits() == {1: False, 2: True, 3: False, 2**63 - 1: False, BIG: True}
 
 
 def test_an_unknown_cycle_is_named(ledger: Ledger) -> None:
@@ -241,16 +256,22 @@ def test_damaged_ledger_is_refused(tmp_path: Path, content: bytes) -> None:
     """A file that is no ledger is an error that names it, and it is left as it is."""
     path = tmp_path / "state.db"
     path.write_bytes(content)
-    with pytest.raises(LedgerUnusable, match=r"state\.db"):
+    with pytest.raises(LedgerUnusable, match=r"state\.db") as refused:
         Ledger(path)
+    assert refused.value.is_damage
     assert path.read_bytes() == content
 
 
 def test_a_newer_ledger_is_refused(tmp_path: Path) -> None:
-    """A schema from the future is left alone."""
+    """A schema from the future is left alone, and neither that nor what cannot be opened counts as damaged."""
     Ledger(tmp_path / "state.db").close()
     with sqlite3.connect(tmp_path / "state.db") as database:
         database.execute("PRAGMA user_version=99")
     database.close()
-    with pytest.raises(LedgerUnusable, match="newer"):
+    with pytest.raises(LedgerUnusable, match="newer") as refused:
         Ledger(tmp_path / "state.db")
+    assert not refused.value.is_damage
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(LedgerUnusable, match="cannot be opened") as refused:
+        Ledger(tmp_path / "folder")
+    assert not refused.value.is_damage

@@ -85,17 +85,18 @@ def test_migration_keeps_answers_and_original(stage: Stage) -> None:
 
 
 def test_migrated_tables_are_the_new_ones(stage: Stage, tmp_path: Path) -> None:
-    """After all steps each table has the columns of a new ledger, and no step is left that none takes."""
+    """After all steps tables, log and free pages are as in a new ledger, and no step is left that none takes."""
     assert sorted(database.MIGRATIONS) == list(range(1, SCHEMA_VERSION))
     found = []
     for path in (stage.state / "state.db", tmp_path / "fresh.db"):
         Ledger(path).close()
         with closing(sqlite3.connect(path)) as opened:
             tables = sorted(row[0] for row in opened.execute("SELECT name FROM sqlite_master WHERE type = 'table'"))
-            found.append(
-                {table: {row[1:4] for row in opened.execute(f"PRAGMA table_info({table})")} for table in tables}
-            )
+            columns = {table: {row[1:4] for row in opened.execute(f"PRAGMA table_info({table})")} for table in tables}
+            modes = [opened.execute(f"PRAGMA {name}").fetchone()[0] for name in ("journal_mode", "auto_vacuum")]
+            found.append((columns, modes))
     assert found[0] == found[1]
+    assert found[0][1] == ["wal", 2]
 
 
 @pytest.mark.parametrize("point", ["backup", "hardlink_to", "replace", "fsync_path"])
@@ -134,6 +135,7 @@ def test_failed_copy_leaves_the_ledger(stage: Stage, monkeypatch: pytest.MonkeyP
         with pytest.raises(LedgerUnusable, match=rf"from schema 1 to {SCHEMA_VERSION}: .*No space left") as refused:
             Ledger(stage.state / "state.db")
     assert not refused.value.is_damage
+    assert "df -h" in refused.value.hint
     assert version_of(stage.state / "state.db") == 1
 
 

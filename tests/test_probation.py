@@ -85,6 +85,7 @@ def test_job_names_comparison(stage: Stage) -> None:
 
     job = stage.play(scene, behaviour="wait")
     assert (job.parent_cycle, job.predecessor_cycle) == (2, 1)
+    assert (job.later_margin, job.later_is_capped) == (0.0, False)
     assert job.predecessor == str(stage.state / "cycle_001")
     assert sorted(job.later) == [f"{number:016x}" for number in range(24, 36)]
 

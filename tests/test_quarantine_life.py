@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from sleepd.buffer.experience import id_hash
+from sleepd.cycles.quarantine_override import Verb
 from sleepd.cycles.running.planning import Order
 from sleepd.daemon.quarantine_view import override, quarantine_detail, quarantine_list
 from sleepd.errors import Busy, CheckpointInvalid, NotFound, NothingToDo
@@ -15,7 +17,7 @@ from sleepd.protocol.answers import Decided
 from sleepd.protocol.status import QuarantineList
 from sleepd.quarantine import keeper, screening_client
 from tests.agents import experiences, write_buffer
-from tests.stages import OpenSleeper, Stage
+from tests.stages import OpenSleeper, Scene, Stage
 
 LOOP = "I feel ready to learn. " * 20
 SECRET = "AKIA" + "Z7QH4LM2RTWXK3PB"
@@ -192,6 +194,46 @@ def test_training_experience_cannot_be_dropped(stage: Stage) -> None:
         await override(sleeper, [inside], "drop")
 
     stage.play(scene, behaviour="wait")
+
+
+def test_trained_experience_may_be_reset(stage: Stage) -> None:
+    """What was released and is trained now can be put back into quarantine, for only a drop would have to reach it."""
+    add(stage, record("loop", LOOP))
+    decide(stage, "release", "loop")
+
+    async def scene(sleeper: OpenSleeper) -> None:
+        cycle = await sleeper.begin(Order())
+        assert "loop" in [place.id for place in sleeper.parts.ledger.assignments(cycle)]
+        await override(sleeper, ["loop"], "reset")
+
+    stage.play(scene, behaviour="wait")
+
+
+def test_gone_experience_keeps_its_text(stage: Stage) -> None:
+    """What has left the buffer is overridden with the group of its text, by the screening or by an earlier override."""
+    add(stage, record("loop", LOOP))
+    (group,) = stage.play(groups_of_overrides("loop", "drop"))
+    stage.write(12)
+    assert stage.play(groups_of_overrides("loop", "reset")) == []
+    assert stage.play(groups_of_overrides("loop", "drop")) == [group] != [0]
+
+    async def forget_screenings(sleeper: OpenSleeper) -> None:
+        sleeper.parts.ledger.database.execute("DELETE FROM screenings")
+
+    stage.play(forget_screenings)
+    assert stage.play(groups_of_overrides("loop", "release")) == [group]
+
+
+def groups_of_overrides(identifier: str, verb: Verb) -> Scene:
+    """Override it, and return the groups of all that is overridden then."""
+
+    async def scene(sleeper: OpenSleeper) -> list[int]:
+        await sleeper.refresh()
+        await sleeper.override_quarantine([identifier], verb)
+        found = sleeper.parts.intake.quarantine.overrides.get(id_hash(identifier))
+        return [found.group] if found else []
+
+    return scene
 
 
 def test_another_text_is_screened_anew(stage: Stage) -> None:

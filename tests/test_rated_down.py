@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from array import array
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from sleepd.buffer.columns import BufferColumns
 from sleepd.buffer.experience import Experience, id_hash
-from sleepd.buffer.rating.rated_down import FILE_NAME, rated_down, read_rated_down
+from sleepd.buffer.rating.rated_down import FILE_NAME, encode_rated_down, rated_down, read_rated_down
 from sleepd.buffer.rating.rating_names import REJECTED, rating_key, rating_names
+from sleepd.cycles.rated_down_keeper import RatedDownKeeper
 from sleepd.daemon.trained_texts_view import learned as recollected
 from sleepd.errors import CheckpointInvalid
 from sleepd.protocol.answers import Learned
@@ -94,6 +97,44 @@ def test_rated_down_reply_is_not_repeated(tmp_path: Path) -> None:
     stage.sleep()
     assert cycle(stage, 2)["replayed"] == set(others)
     assert report(stage, 1).rejected == [bad]
+
+
+@pytest.mark.parametrize(
+    ("before", "buffer", "ratings", "after"),
+    [
+        (set(), {"a": 0.7}, {}, None),
+        (set(), {"a": 0.7}, {"b": -1.0}, None),
+        (set(), {"a": REJECTED}, {}, {A}),
+        ({A}, {"a": 0.7}, {}, set()),
+        ({A}, {"b": 0.7}, {}, {A}),
+    ],
+)
+def test_record_follows_the_buffer(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    before: set[int],
+    buffer: dict[str, float],
+    ratings: dict[str, float],
+    after: set[int] | None,
+) -> None:
+    """What the buffer rates down is written and logged, what it rates up is taken out; None: nothing is written."""
+    path = tmp_path / FILE_NAME
+    if before:
+        path.write_bytes(encode_rated_down(before))
+    keeper = RatedDownKeeper(tmp_path)
+    view: Any = columns(**buffer)
+    known = SimpleNamespace(learned={A})
+    history: Any = SimpleNamespace(known=lambda: known, champion_directory=lambda: None)
+    asyncio.run(keeper.follow(view, ratings, history))
+    assert (read_rated_down(tmp_path) if path.exists() else None) == after
+    assert keeper.keys == (after or set())
+    is_told = "1 learned replies were rated down" in capsys.readouterr().out
+    assert is_told == (after == {A} and not before)
+    path.unlink(missing_ok=True)
+    asyncio.run(keeper.follow(view, ratings, history))
+    keeper.keys = frozenset()
+    asyncio.run(keeper.follow(view, ratings, history))
+    assert not path.exists(), "nothing is asked again about what is the same"
 
 
 def test_damaged_record_stops_the_start(tmp_path: Path) -> None:

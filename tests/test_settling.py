@@ -103,3 +103,4 @@ def test_locked_ledger_is_recorded_reason(stage: Stage) -> None:
     assert reason.startswith("its end could not be ")
     assert "database is locked" in reason
     assert "sage-sleepd ended" not in reason
+    assert ("cycle_ended", {"cycle": 1, "state": "not recorded"}) in stage.events

@@ -66,6 +66,45 @@ def children() -> set[str]:
     return set(Path(f"/proc/self/task/{os.getpid()}/children").read_text().split())
 
 
+@pytest.mark.parametrize(
+    ("script", "stop", "words", "hint"),
+    [
+        ("exit 3", 30.0, "the worker ended with exit status 3 and no report", "[log] level"),
+        ("echo first; echo '  last '; echo; exit 4", 30.0, "exit status 4 and no report:   last", "[log] level"),
+        ("kill -TERM $$", 30.0, "the worker was killed by SIGTERM", "[log] level"),
+        ("kill -KILL $$", 30.0, "the worker was killed by SIGKILL; the kernel", "out of memory"),
+        ('eval "exec $1>&-"; exec sleep 60', 0.1, "closed its socket and went on running", "[log] level"),
+        ("echo nonsense >&$1", 30.0, "the worker sent what is no message", "same version"),
+    ],
+)
+def test_each_end_is_told_in_words(staging: Path, script: str, stop: float, words: str, hint: str) -> None:
+    """How a worker ended without a report is told with its last line, and the hint is about that end."""
+    policy = WorkerPolicy(command=("bash", "-c", script), silence_seconds=60.0, stop_seconds=stop)
+    with pytest.raises(WorkerFailed) as told:
+        asyncio.run(Worker(policy, lambda message: None).run(staging))
+    assert words in told.value.message
+    assert hint in told.value.hint
+
+
+@pytest.mark.parametrize(
+    ("last", "doing", "hint"),
+    [
+        (None, "started", "journalctl -u sage-sleepd"),
+        (Progress(phase="loading"), "was in the phase loading", "journalctl -u sage-sleepd"),
+        (Progress(phase="loading", doing="read the weights"), "read the weights", "try another base"),
+        (Progress(phase="training"), "was in the phase training", "journalctl -u sage-sleepd"),
+        (Progress(phase="training", doing="took a step"), "took a step", "journalctl -u sage-sleepd"),
+    ],
+)
+def test_silence_is_told_with_its_place(last: Progress | None, doing: str, hint: str) -> None:
+    """What the worker said last tells what hangs; another base is advised only where that loads."""
+    worker = Worker(WorkerPolicy(command=(), silence_seconds=90.0, stop_seconds=1.0), lambda message: None)
+    worker._last_progress = last
+    told = worker._silence()
+    assert f"for 90 s while it {doing}, and" in told.message
+    assert hint in told.hint
+
+
 def test_a_stubborn_worker_is_killed(staging: Path) -> None:
     """No sign of life for the silence time ends it, even if it ignores SIGTERM."""
     before = children()

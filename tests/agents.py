@@ -31,6 +31,7 @@ def columns(
         groups=array("Q", keys if groups is None else groups),
         conversations=array("Q", keys if groups is None else groups),
         saliences=array("d", [0.7] * len(keys) if saliences is None else saliences),
+        marked=array("B", bytes(len(keys))),
     )
 
 

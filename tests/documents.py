@@ -29,6 +29,7 @@ from sleepd.protocol.status import (
     Status,
 )
 from sleepd.sleepctl.exit_codes import MEANINGS
+from sleepd.sleepctl.pages.strategy_page import Compared
 from sleepd.sleepctl.parser.command_texts import GROUPS
 
 ROOT: Final = Path(__file__).parents[1]
@@ -42,6 +43,7 @@ JSON_KEYS: Final[dict[str, tuple[str, ...]]] = {
     "simulate": answers.SimulatedTriggers.__struct_fields__,
     "decisions": ("schema", "changes"),
     "history": ("schema", "is_live", "cycles", "served"),
+    "history --strategies": ("schema", "is_live", "cycles", *Compared.__struct_fields__),
     "report": ("schema", "is_live", "cycle", "learned", "buffer", "quarantine", "set_aside"),
     "show": (*CycleDetail.__struct_fields__, "is_live"),
     "web": ("schema", "address", "token"),

@@ -391,6 +391,8 @@ def from_schema(schema: dict[str, Any], parts: dict[str, Any]) -> st.SearchStrat
         return st.one_of([from_schema(each, parts) for each in schema["anyOf"]])
     if "enum" in schema:
         return st.sampled_from(schema["enum"])
+    if schema.keys() == {"description", "default"}:
+        return st.none() | st.integers() | st.text(max_size=5) | st.lists(st.text(max_size=5), max_size=2)
     match schema.get("type"):
         case "null":
             return st.none()

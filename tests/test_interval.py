@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as some
 from scipy import stats
 
-from sleepd.policy.judging.confidence import _quantile, gain_interval, most_by_chance, sign_test, t_quantile
+from sleepd.policy.judging.confidence import _quantile, gain_interval, most_by_chance, sign_test
+from sleepd.student_t import t_quantile
 
 
 @pytest.mark.parametrize("freedom", [1, 2, 3, 4, 7, 30, 47, 999])

@@ -33,6 +33,7 @@ def columns(**saliences: float) -> BufferColumns:
         groups=array("Q", keys),
         saliences=array("d", saliences.values()),
         conversations=array("Q", keys),
+        marked=array("B", bytes(len(keys))),
     )
 
 

@@ -58,6 +58,12 @@ CASES: list[tuple[str, list[Look], Policy, list[float]]] = [
         [0.0],
     ),
     ("nothing new is left", [look(0, 9, 9)], Policy(min_new_experiences=0), [0.0]),
+    (
+        "a marked breakthrough counts once",
+        [look(0, 1, 1, marked_new=1), look(9, 1, 1, marked_new=1)],
+        Policy(),
+        [0.0],
+    ),
     ("a breakthrough", [look(0, 1, 1, most_salient_new=0.95)], Policy(breakthrough_salience=0.9), [0.0]),
 ]
 

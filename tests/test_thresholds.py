@@ -92,6 +92,22 @@ def test_breakthrough_is_due_at_once(changes: dict[str, Any], should_sleep: bool
     assert not decide(known, Policy()).should_sleep
 
 
+@pytest.mark.parametrize(
+    ("changes", "should_sleep", "reason"),
+    [
+        ({}, True, "Breakthrough: new experiences"),
+        ({"marked_new": 0}, False, "Insufficient experiences (1 < 5)"),
+        ({"cooldown_seconds_left": 60.0, "last_ending": "failed"}, False, "Cooling down after a failed cycle"),
+        ({"trainable": 0}, False, "Nothing to train"),
+    ],
+)
+def test_marked_breakthrough_is_due_at_once(changes: dict[str, Any], should_sleep: bool, reason: str) -> None:
+    """A new experience that bears a mark makes a cycle due; cooldown and vetoes hold it back all the same."""
+    found = decide(facts(**{"total": 1, "new": 1, "hours_since_last_sleep": 0.1, "marked_new": 1} | changes), Policy())
+    assert found.should_sleep is should_sleep
+    assert found.reason.startswith(reason)
+
+
 def judged(outcome: str, gain: float | None = 0.0, trained: float | None = 0.0) -> Judged:
     return Judged(outcome=outcome, gain=gain, trained_gain=trained)
 

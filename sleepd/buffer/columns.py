@@ -33,6 +33,8 @@ class BufferColumns(msgspec.Struct, kw_only=True):
     """Equal for what must be on one side of the split; see ``conversation``."""
     given: FlagArray = msgspec.field(default_factory=lambda: array("B"))
     """1: the salience stands in the record or in a rating; 0: it is the default."""
+    marked: FlagArray = msgspec.field(default_factory=lambda: array("B"))
+    """1: the agent marked it as a breakthrough; see ``breakthrough_marks``."""
 
     def rows(self) -> Iterator[tuple[int, int, float]]:
         """Key, group and salience of each experience."""
@@ -54,4 +56,5 @@ class BufferColumns(msgspec.Struct, kw_only=True):
             saliences=self.saliences + array("d", (one.salience for one in more)),
             conversations=self.conversations + array("Q", map(conversation_of, more)),
             given=self.given + array("B", bytes(len(more))),
+            marked=self.marked + array("B", bytes(len(more))),
         )

@@ -37,7 +37,7 @@ class Digest:
         self.form = form
         self.keys, self.groups = known.keys[:], known.groups[:]
         self.saliences, self.conversations = known.saliences[:], known.conversations[:]
-        self.given = known.given[:]
+        self.given, self.marked = known.given[:], known.marked[:]
         self.skipped: list[Skipped] = []
         self.skipped_total = 0
         self._index: dict[int, int] | None = None
@@ -59,11 +59,18 @@ class Digest:
             self.saliences.append(found.salience)
             self.conversations.append(found.conversation)
             self.given.append(found.is_salience_given)
+            self.marked.append(found.is_marked)
         elif self.groups[known] != found.group:
             self.skip(position, f"id: {found.id!r} has another text above")
-        elif found.is_salience_given:
-            # Written again: the agent has thought better of it.
+        else:
+            self._take_again(known, found)
+
+    def _take_again(self, known: int, found: Learnable) -> None:
+        """Written again: the agent has thought better of it."""
+        if found.is_salience_given:
             self.saliences[known], self.given[known] = found.salience, True
+        if found.is_marked:
+            self.marked[known] = True
 
     def skip(self, position: str, reason: str) -> None:
         """Count a record that is not used; the first hundred are kept with position and reason."""

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
 
 from sleepd.config.buffer_config import BufferConfig
 
+from .breakthrough_marks import bears_a_mark, folded_marks
 from .conversation import Conversation, SupervisedReply, nothing_to_learn, supervised_replies
 from .experience import DEFAULT_SALIENCE, Experience, conversation_of, group_of, id_hash, parse
 from .formats.format import Format, NotRead, SessionReader
@@ -40,14 +41,21 @@ class ReadSettings(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     (``rating_names.rating_key``)."""
     served_as: str = ""
     """The model name under which the engine in service answers; what names another model was not said by it."""
+    marks: tuple[str, ...] = ()
+    """A record that bears one of them is a breakthrough; folded (``breakthrough_marks``)."""
 
 
 READ_BY_DEFAULT: Final = ReadSettings()
 
 
-def read_settings(config: BufferConfig, served_as: str = "") -> ReadSettings:
-    """How a buffer is read, by its configuration; ``served_as`` as in ``ReadSettings``."""
-    return ReadSettings(format=config.format, default_salience=config.default_salience, served_as=served_as)
+def read_settings(config: BufferConfig, served_as: str = "", marks: Sequence[str] = ()) -> ReadSettings:
+    """How a buffer is read, by its configuration; ``served_as`` and ``marks`` as in ``ReadSettings``."""
+    return ReadSettings(
+        format=config.format,
+        default_salience=config.default_salience,
+        served_as=served_as,
+        marks=folded_marks(marks),
+    )
 
 
 class Learnable:
@@ -69,6 +77,8 @@ class Learnable:
         if rating is not None:
             self.salience, is_given = rating, True
         self.is_salience_given = is_given
+        self.is_marked = False
+        """Its record bears a mark."""
 
     def experience(self) -> Experience:
         """With its texts."""
@@ -127,7 +137,10 @@ class Learnables:
         """
         held: list[tuple[str, str]] = []
         for position, record in records:
+            is_marked = self._is_marked(record)
             for found in self._of_record(position, record):
+                if isinstance(found, Learnable):
+                    found.is_marked = is_marked
                 if not self._has_known and isinstance(found, str) and len(held) < MOST_HELD:
                     held.append((position, found))
                     continue
@@ -173,6 +186,10 @@ class Learnables:
             assert known.conversations is not None
             conversations = known.conversations
             yield from self._of_conversations(lambda: conversations(record))
+
+    def _is_marked(self, record: Any) -> bool:
+        marks = self._settings.marks
+        return bool(marks) and isinstance(record, Mapping) and bears_a_mark(record, marks)
 
     def _format(self, record: Mapping[str, Any]) -> Format | None:
         return None if self._settings.format == OWN else format_of(record, self._settings.format)

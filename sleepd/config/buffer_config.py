@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 from msgspec import Meta
@@ -25,6 +25,16 @@ class BufferConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     default_salience: Annotated[
         float, Meta(ge=0.0, le=1.0, description="The salience of an experience that has none and that nobody rated.")
     ] = 0.7
+    salience: Annotated[
+        Literal["given", "surprise", "both"],
+        Meta(
+            description='"given": what the record or a rating says, else default_salience. "surprise": instead of '
+            "these, how much the reply surprises the base, once a cycle has measured it (at most 24 new ones a cycle, "
+            "and what is held out): its loss of L nats a token counts as L / (1 + L), so 1.5 is 0.6; until then "
+            'default_salience. "both": what is given, and where nothing is, the surprise. What was rated down stays '
+            "out. Of another base the surprise is measured anew."
+        ),
+    ] = "given"
     settle_seconds: Annotated[
         float,
         Meta(ge=0.0, le=60.0, description="A change is read once the file has not changed for this time."),

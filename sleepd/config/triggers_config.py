@@ -40,6 +40,15 @@ class TriggersConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
             description="A new experience of at least this salience makes a cycle due at once; 0: none does.",
         ),
     ] = 0.0
+    breakthrough_marks: Annotated[
+        tuple[Annotated[str, Meta(min_length=1, max_length=64)], ...],
+        Meta(
+            max_length=100,
+            description='A new experience with one of these words, such as "CLARIFY", as its phase, among its tags or '
+            "as a value of its metadata makes a cycle due at once. Case does not count. Logs that have one message a "
+            "record have no marks.",
+        ),
+    ] = ()
     adaptive: Annotated[
         bool,
         Meta(

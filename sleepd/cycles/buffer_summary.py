@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
+
+import msgspec
 
 from sleepd.buffer.learnables import read_settings
 from sleepd.buffer.reading.experience_buffer import ExperienceBuffer
@@ -14,8 +17,10 @@ from sleepd.config.buffer_config import BufferConfig
 from sleepd.config.schema import Config
 from sleepd.errors import BufferUnreadable, CheckpointInvalid
 from sleepd.policy.selecting.selection import Counts, count, count_and_list
+from sleepd.policy.selecting.surprise import weighed
 from sleepd.quarantine.keeper import QuarantineKeeper
 from sleepd.store.sqlite.ledger import Ledger
+from sleepd.store.sqlite.surprises import Surprises
 
 from .alarms import Alarms
 from .history import PastCycles
@@ -33,9 +38,13 @@ class Intake:
         )
         self._history = history
         self._clock = clock
-        self.buffer = self._open(config.buffer, config.serve.model)
+        self.buffer = self._open(config)
         self.rated_down = RatedDownKeeper(Path(config.state.directory))
         self._alarms = alarms
+        self._measured = Surprises(ledger)
+        self._surprises: Mapping[int, float] = {}
+        self._weighed = View()
+        self._weighed_by: tuple[View, Mapping[int, float]] = (self._weighed, self._surprises)
         self.counts = Counts(total=0, new=0, eligible=0, unlearned=0, held_out=0)
         self._waiting = LongestWaiting(self.quarantine.screenings)
         self._counted: tuple[object, ...] = (None, None, None, None)
@@ -46,8 +55,16 @@ class Intake:
 
     @property
     def view(self) -> View:
-        """The last good view."""
-        return self.buffer.view
+        """The last good view, with the saliences that count."""
+        view, config = self.buffer.view, self._config.buffer
+        if config.salience == "given":
+            return view
+        basis = (view, self._surprises)
+        if any(one is not other for one, other in zip(basis, self._weighed_by, strict=True)):
+            saliences = weighed(view, self._surprises, config.salience, config.default_salience)
+            self._weighed, self._weighed_by = msgspec.structs.replace(view, saliences=saliences), basis
+        self._weighed.is_settling = view.is_settling
+        return self._weighed
 
     @property
     def problem(self) -> str:
@@ -57,8 +74,8 @@ class Intake:
     def reconfigure(self, config: Config) -> None:
         """Count by another configuration, of another file perhaps, from the next reading on."""
         before = self._config
-        if (config.buffer, config.serve.model) != (before.buffer, before.serve.model):
-            self.buffer = self._open(config.buffer, config.serve.model)
+        if _reading(config) != _reading(before):
+            self.buffer = self._open(config)
         self.quarantine.handle_personal_data(config.quarantine.personal_data)
         self._config = config
 
@@ -94,6 +111,8 @@ class Intake:
 
     async def recount(self) -> None:
         """Count again if the buffer, what is known of it, or the threshold is another."""
+        if self._config.buffer.salience != "given":
+            self._surprises = self._measured.known()
         view, known, min_salience = self.view, self._history.known(), self._config.training.min_salience
         basis = (view, known, min_salience, self.quarantine.isolation)
         if all(one is other for one, other in zip(basis, self._counted, strict=True)):
@@ -121,10 +140,16 @@ class Intake:
         excluded = self.quarantine.excluded_at_once(view, known, min_salience)
         return count(view, known=known, min_salience=min_salience, excluded=excluded)
 
-    def _open(self, settings: BufferConfig, served_as: str) -> ExperienceBuffer:
+    def _open(self, config: Config) -> ExperienceBuffer:
+        settings, served_as, marks = _reading(config)
         return ExperienceBuffer(
             settings.paths,
             patience_seconds=settings.patience_seconds,
             clock=self._clock,
-            settings=read_settings(settings, served_as),
+            settings=read_settings(settings, served_as, marks),
         )
+
+
+def _reading(config: Config) -> tuple[BufferConfig, str, tuple[str, ...]]:
+    """What the reading of the buffer depends on."""
+    return config.buffer, config.serve.model, config.triggers.breakthrough_marks

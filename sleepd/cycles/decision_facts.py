@@ -106,5 +106,6 @@ class FactFinding:
             buffer_problem=self._intake.problem,
             new_salience=counts.new_salience,
             most_salient_new=counts.most_salient_new,
+            marked_new=counts.marked_new,
             trend=self._history.trend,
         )

@@ -53,6 +53,8 @@ class TrainedLoss(msgspec.Struct, frozen=True, kw_only=True):
     candidate: float
     conversation: Hash = ""
     """See ``LossPair``."""
+    base: float | None = None
+    """None: it was not asked for (``Job.measures_surprise``)."""
 
 
 class Drift(msgspec.Struct, frozen=True, kw_only=True):

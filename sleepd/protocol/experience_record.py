@@ -159,11 +159,13 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
             "names no adapter."
         ),
     ] = None
+    phase: Annotated[Any, Meta(description="The agent's own. It may be one of `triggers.breakthrough_marks`.")] = None
+    tags: Annotated[Any, Meta(description="The agent's own. One of a list may be such a mark.")] = None
     metadata: Annotated[
         dict[str, Any] | None,
         Meta(
             description="The agent's own. Without `said_under`, `adapter` in it means the same, and `sleep_cycle` is "
-            "the number of the cycle."
+            "the number of the cycle. A value may be one of `triggers.breakthrough_marks`."
         ),
     ] = None
 

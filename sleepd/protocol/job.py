@@ -92,6 +92,8 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     """In how many experiences personal data were masked, and which kinds, in words; empty: in none."""
     superseded: str = ""
     """Which learned replies are not replayed because newer ones contradict them, in words; empty: none."""
+    measures_surprise: bool = False
+    """Whether the base's loss is measured on what is trained for the first time, too."""
     thoughts: Literal["as_written", "drop"] = "as_written"
     """What becomes of the thought that stands before a reply."""
     date: Annotated[str, Meta(pattern=r"^(?:\d{4}-\d\d-\d\d)?\Z")] = ""

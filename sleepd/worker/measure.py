@@ -185,7 +185,8 @@ class Measurer:
         job, evaluator, model = self._job, self.evaluator, self._loaded.model
         with model.disable_adapter():
             references |= evaluator.references(encoded.probes)
-            base = evaluator.losses([*encoded.held_out, *encoded.repeated]) if job.parent else {}
+            surprising = encoded.newly_trained if job.measures_surprise else []
+            base = evaluator.losses([*encoded.held_out, *encoded.repeated, *surprising]) if job.parent else {}
             fitting = relevance.measure(evaluator, encoded.taught)
         later = probation.later(job, [*encoded.trained, *encoded.held_out])
         measured = {one.id: one for one in [*encoded.measured, *later, *encoded.held_out]}

@@ -243,7 +243,7 @@ def _evidence(cycle: Finished) -> Evidence:
         metrics=comparison.metrics(before.parent_metrics, after.metrics),
         relevance=before.relevance,
         probation=before.probation,
-        newly_trained=[_trained(one, before.parent, after.losses) for one in encoded.newly_trained],
+        newly_trained=[_trained(one, before, after.losses) for one in encoded.newly_trained],
         repeated=[_pair(one, before, after.losses) for one in encoded.repeated],
     )
 
@@ -252,13 +252,15 @@ def _mean(measured: dict[str, Measured], sequences: list[Encoded]) -> float | No
     return mean_loss([measured[one.id] for one in sequences])
 
 
-def _trained(one: Encoded, parent: dict[str, Measured], candidate: dict[str, Measured]) -> TrainedLoss:
+def _trained(one: Encoded, before: Before, candidate: dict[str, Measured]) -> TrainedLoss:
+    base = before.base.get(one.id)
     return TrainedLoss(
         id=one.id,
         tokens=candidate[one.id].tokens,
-        parent=parent[one.id].mean,
+        parent=before.parent[one.id].mean,
         candidate=candidate[one.id].mean,
         conversation=one.conversation,
+        base=None if base is None else base.mean,
     )
 
 

@@ -317,6 +317,22 @@ def _told_by(who: str, question: str, answer: str) -> tuple[str, str]:
     return question, answer
 
 
+def yes_no(known: Sequence[Fact], most: int) -> list[tuple[str, str]]:
+    """Of the first so many facts a yes-or-no question that is true, and one about what was never told: it has the
+    answer to another question of the same kind.
+    """
+    found, every = [], facts()
+    for number, fact in enumerate(known[:most]):
+        answer, other = fact.told[0][1], every[(number + len(_KINDS)) % len(every)]
+        found.append((f"{answer} Is that true?", f"{answer.replace(fact.key, other.key)} Is that true?"))
+    return found
+
+
+def says_yes(reply: str) -> bool:
+    """Whether the reply begins with a yes."""
+    return re.match(r"\W*(yes|true|correct|indeed|that is true|it is true)\b", reply, re.IGNORECASE) is not None
+
+
 def is_right(reply: str, fact: Fact) -> bool:
     """Whether the key is in the reply, as a word."""
     return re.search(rf"\b{re.escape(fact.key)}\b", reply, re.IGNORECASE) is not None

@@ -117,7 +117,7 @@ class Bench:
         self, night: Night, strategy: Strategy, seed: int
     ) -> tuple[list[Encoded], list[Encoded], dict[str, Reference]]:
         prompts = chosen_prompts(strategy, seed, epoch_ends(strategy, self._encode(night.to_train), seed)[-1])
-        with self._as_base():
+        with self.as_base():
             general = self._answered(prompts.regularise, REGULARISE)
             monitor = self._answered(prompts.monitor, MONITOR)
             return general, monitor, self._evaluator().references(general) | self._evaluator().references(monitor)
@@ -170,7 +170,8 @@ class Bench:
         return Cost(wall, cpu, tokens, strategy.epochs * len(encoded), None, [], [])
 
     @contextlib.contextmanager
-    def _as_base(self) -> Iterator[None]:
+    def as_base(self) -> Iterator[None]:
+        """Within it the adapter is off."""
         with self._model.disable_adapter() if self._is_adapted else contextlib.nullcontext():
             yield
 
@@ -191,7 +192,7 @@ class Bench:
 
     def base_losses(self, examples: Sequence[TrainingExample]) -> dict[str, Measured]:
         """Reply loss of each, with the base. Once an adapter was merged, there is none any more."""
-        with self._as_base():
+        with self.as_base():
             return self.losses(examples)
 
     def losses(self, examples: Sequence[TrainingExample]) -> dict[str, Measured]:
@@ -226,6 +227,10 @@ class Bench:
             texts += [self._chat.tokenizer.decode(one, skip_special_tokens=True).strip() for one in ids]
         return texts
 
+    def mean_tokens(self, prompts: Sequence[str]) -> float:
+        """Of all that stands before a reply to these."""
+        return sum(len(self._chat.prompt_ids(prompt)) for prompt in prompts) / len(prompts)
+
     def loops(self, examples: Sequence[TrainingExample]) -> tuple[int, int]:
         """How many greedy replies to different prompts run in a loop, of how many."""
         prompts = list(dict.fromkeys(one.prompt for one in examples))[:REPLIES]
@@ -234,5 +239,5 @@ class Bench:
 
     def base_loops(self, examples: Sequence[TrainingExample]) -> int:
         """How many of the base's do."""
-        with self._as_base():
+        with self.as_base():
             return self.loops(examples)[0]

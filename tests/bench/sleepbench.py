@@ -14,11 +14,13 @@ be kept:
 - loops: greedy replies to the next session's prompts that ``sleepd.policy.judging.repetition`` finds to run in a loop;
 - seconds (wall and processor), tokens and steps of the training alone, looks included.
 
-``recall`` teaches an invented agent 20 facts a night for five nights, each in six wordings, and asks all that was
-taught so far in a seventh (``facts.py``). With ``--changed`` the first night's facts are told otherwise in the third,
-with the same questions. ``--told-by user`` has the user state a fact, ``aside`` the middle of a long reply. Each night
-that follows one in this run, and the first, is also held against the two rules of promotion, the adapter of the night
-before being the champion.
+``recall`` teaches an invented agent 20 facts a night (``--facts``) for five nights, each in six wordings, and asks all
+that was taught so far in a seventh (``facts.py``). With ``--changed`` the first night's facts are told otherwise in
+the third, with the same questions. ``--told-by user`` has the user state a fact, ``aside`` the middle of a long reply.
+``--traps`` also asks whether a statement is true: a true one of each fact, and one that was never told. Each night that
+follows one in this run, and the first, is also held against the two rules of promotion, the adapter of the night before
+being the champion. ``--in-context`` and ``--retrieval`` train nothing: the base is asked with all that was told in the
+prompt, or with the four that fit the question best.
 
 ``--strategy gentle`` is the older trainer's recipe as it ran: float32, one experience at a time, loss over everything
 times salience, the whole history every night. ``--set NAME=VALUE`` changes a strategy (a list as ``A,B``).
@@ -33,7 +35,8 @@ import argparse
 import dataclasses
 import json
 import sys
-from collections.abc import Iterable, Mapping
+import time
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,15 +44,17 @@ import msgspec
 
 sys.path.append(str(Path(__file__).parents[2]))
 
+from sleepd.buffer.experience import Experience
 from sleepd.config.strategies import find_strategy
 from sleepd.policy.judging.promotion import Gates, judge
 from sleepd.protocol.evidence import CappedLosses, LossPair, TrainedLoss
 from sleepd.protocol.strategy import Strategy
 from tests.bench.bench_first_cycle import SYSTEM_PROMPT
 from tests.bench.facts import SYSTEM_PROMPT as FACTS_PROMPT
-from tests.bench.facts import as_experiences, facts, is_right, told_otherwise
+from tests.bench.facts import Fact, as_experiences, facts, is_right, says_yes, told_otherwise, yes_no
 from tests.bench.figures import table
 from tests.bench.judgebench import draw, harmless
+from tests.bench.memory_in_prompt import in_context, retrieval
 from tests.bench.replay import Night, nights, read_buffer, sampled_by_salience, sessions_of
 
 Losses = Mapping[str, Any]
@@ -61,6 +66,8 @@ FACTS_A_NIGHT = 20
 CHANGE = 3
 """The night that ``--changed`` tells otherwise in."""
 ANSWER_TOKENS = 32
+YES_TOKENS = 8
+_NOT_SHOWN = ("pairs", "capped", "command", "wrong")
 
 
 def main() -> None:
@@ -97,8 +104,13 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--nights", type=int, default=5)
     parser.add_argument("--only", type=int, nargs="*", help="retraining alone: run just these nights")
     parser.add_argument("--told", type=int, default=6, help="recall: in how many wordings a fact is told, 1 to 6")
+    parser.add_argument("--facts", type=int, default=FACTS_A_NIGHT, help="recall: so many are told before each night")
     parser.add_argument("--told-by", choices=("agent", "aside", "user"), default="agent", help="recall: who states it")
     parser.add_argument("--changed", action="store_true", help="recall: night 3 tells otherwise what night 1 told")
+    remembering = parser.add_mutually_exclusive_group()
+    remembering.add_argument("--in-context", action="store_true", help="recall: all in the prompt, no training")
+    remembering.add_argument("--retrieval", action="store_true", help="recall: the best four in it")
+    parser.add_argument("--traps", type=int, default=0, help="recall: ask about so many facts whether they are true")
     parser.add_argument("--no-holdout", action="store_true", help="nothing is held out: no cycle of the daemon is so")
     parser.add_argument("--scales", type=float, nargs="*", default=[], help="measure the adapter's effect times this")
     parser.add_argument("--threads", type=int, default=1)
@@ -160,12 +172,15 @@ def _next_session(bench: Any, night: Night, base: dict[str, Any]) -> dict[str, A
 def _recall(arguments: argparse.Namespace, strategy: Strategy) -> None:
     bench = _bench(arguments, strategy, FACTS_PROMPT)
     every = facts()
-    taught = [every[at : at + FACTS_A_NIGHT] for at in range(0, len(every), FACTS_A_NIGHT)]
+    taught = [every[at : at + arguments.facts] for at in range(0, len(every), arguments.facts)]
     renewed = told_otherwise(taught[0]) if arguments.changed else []
     told = [*taught[: CHANGE - 1], taught[CHANGE - 1] + renewed, *taught[CHANGE:]]
     sessions = [
         [one for fact in night for one in as_experiences(fact, arguments.told, arguments.told_by)] for night in told
     ]
+    if arguments.in_context or arguments.retrieval:
+        _remember(arguments, bench, taught, sessions)
+        return
     for night in nights(sessions, strategy, arguments.seed, holds_out=not arguments.no_holdout):
         if night.number > arguments.nights:
             return
@@ -177,20 +192,61 @@ def _recall(arguments: argparse.Namespace, strategy: Strategy) -> None:
         cost = bench.sleep(night, strategy, arguments.seed + night.number, is_merged=arguments.lineage == "merge")
         known = [fact for facts_ in taught[: night.number] for fact in facts_]
         if renewed and night.number >= CHANGE:
-            known[:FACTS_A_NIGHT] = renewed
+            known[: arguments.facts] = renewed
         replies = bench.replies([fact.asked for fact in known], ANSWER_TOKENS)
         right = [is_right(reply, fact) for reply, fact in zip(replies, known, strict=True)]
         held_out = {one.response for one in night.held_out}
         states = [[one.response for one in as_experiences(fact, arguments.told, arguments.told_by)] for fact in known]
-        figures = {"recalled": sum(right), "asked": len(right), "first_night": sum(right[:FACTS_A_NIGHT])}
+        figures: dict[str, Any] = {
+            "recalled": sum(right),
+            "asked": len(right),
+            "first_night": sum(right[: arguments.facts]),
+        }
         figures["unlearned"] = sum(set(replies_) <= held_out for replies_ in states)
         if renewed and night.number >= CHANGE:
-            figures["outdated"] = sum(map(is_right, replies[:FACTS_A_NIGHT], taught[0]))
+            figures["outdated"] = sum(map(is_right, replies[: arguments.facts], taught[0]))
+        if arguments.traps:
+            figures["said_yes"] = _said_yes(bench, yes_no(known, arguments.traps))
         if before is not None:
             three = (*before, bench.losses(measured))
             figures |= _judged(night, *three) | _pairs([one.id for one in unseen], *three)
         wrong = [[f.asked, f.key, r] for f, r, ok in zip(known, replies, right, strict=True) if not ok]
         _tell(arguments, night, cost, figures | {"drift": bench.drift(), "wrong": wrong})
+
+
+def _remember(
+    arguments: argparse.Namespace, bench: Any, taught: Sequence[list[Fact]], sessions: Sequence[list[Experience]]
+) -> None:
+    """What the base answers with what was told in its prompt, and what that costs."""
+    for number in arguments.only or range(1, arguments.nights + 1):
+        told = [one for session in sessions[:number] for one in session]
+        known = [fact for facts_ in taught[:number] for fact in facts_]
+        remember = (in_context if arguments.in_context else retrieval)(told)
+        prompts, used = [remember(fact.asked) for fact in known], time.process_time()
+        replies = bench.replies(prompts, ANSWER_TOKENS)
+        line = {
+            "label": "in context" if arguments.in_context else "retrieval",
+            "task": "remember",
+            "buffer": "facts",
+            "seed": arguments.seed,
+            "night": number,
+            "recalled": sum(map(is_right, replies, known)),
+            "asked": len(known),
+            "prompt_tokens": round(bench.mean_tokens(prompts)),
+            "tokens_without": round(bench.mean_tokens([fact.asked for fact in known])),
+            "seconds_a_question": round((time.process_time() - used) / len(known), 2),
+        }
+        _write(arguments, line, line)
+
+
+def _said_yes(bench: Any, asked: Sequence[tuple[str, str]]) -> dict[str, int]:
+    """How often a true statement was called true, and one that was never told, by the adapter and by the base."""
+    found = {"asked": len(asked)}
+    for side, statements in zip(("true", "never_told"), zip(*asked, strict=True), strict=True):
+        found[side] = sum(map(says_yes, bench.replies(statements, YES_TOKENS)))
+        with bench.as_base():
+            found[f"{side}_base"] = sum(map(says_yes, bench.replies(statements, YES_TOKENS)))
+    return found
 
 
 def _judged(night: Night, base: Losses, parent: Losses, candidate: Losses) -> dict[str, Any]:
@@ -243,7 +299,10 @@ def _tell(arguments: argparse.Namespace, night: Night, cost: Any, figures: dict[
         **msgspec.to_builtins(cost),
         **figures,
     }
-    shown = {key: value for key, value in line.items() if key not in ("pairs", "capped", "command", "wrong")}
+    _write(arguments, line, {key: value for key, value in line.items() if key not in _NOT_SHOWN})
+
+
+def _write(arguments: argparse.Namespace, line: Mapping[str, Any], shown: Mapping[str, Any]) -> None:
     sys.stdout.write(f"{json.dumps(shown)}\n")
     sys.stdout.flush()
     if arguments.out:

@@ -48,7 +48,7 @@ def test_drift_is_zero_only_before_training(run_here: RunHere, tmp_path: Path) -
     assert first.evidence.drift.candidate > 0
     assert first.evidence.drift.prompts == REFERENCE_PROMPTS
     again = [msgspec.structs.replace(one, role="replay") if one.id in ("e0", "e1") else one for one in examples()]
-    second = run_here(again, name="second", parent=str(tmp_path / "first"))
+    second = run_here(again, name="second", parent=str(tmp_path / "first"), measures_surprise=True)
     assert second.evidence.drift.parent == pytest.approx(first.evidence.drift.candidate, rel=1e-3)
     assert second.evidence.drift.candidate != second.evidence.drift.parent
     learned = first.evidence.newly_trained
@@ -56,6 +56,8 @@ def test_drift_is_zero_only_before_training(run_here: RunHere, tmp_path: Path) -
     assert sum(one.candidate for one in learned) < sum(one.parent for one in learned)
     assert first.evidence.repeated == []
     assert {one.id for one in second.evidence.repeated} == {"e0", "e1"}
+    surprises = {one.id: one.base for one in second.evidence.newly_trained}
+    assert surprises == {one.id: pytest.approx(one.parent, rel=1e-3) for one in learned if one.id in surprises}
     for one in [*second.evidence.repeated, *second.holdout]:
         assert 0 < one.capped.candidate <= min(TOKEN_CAP, one.candidate) * 1.00001
         assert one.base != one.parent

@@ -37,7 +37,7 @@ def merged_view(views: Sequence[View], names: Sequence[str], times: Sequence[tup
     if repeated := repeated_keys(merged.keys):
         _drop_repeated(merged, repeated)
         oldest_first = [views[place] for place in sorted(range(len(views)), key=times.__getitem__)]
-        _take_newest_saliences(merged, repeated, oldest_first)
+        _take_newest(merged, repeated, oldest_first)
     merged.left_out += merged.keep_newest(MOST_EXPERIENCES)
     return merged
 
@@ -74,14 +74,18 @@ def _drop_repeated(view: View, repeated: set[int]) -> None:
         view.skipped_total += others
 
 
-def _take_newest_saliences(merged: View, repeated: set[int], oldest_first: Iterable[View]) -> None:
-    """Of the saliences that several files give one text the newest counts."""
+def _take_newest(merged: View, repeated: set[int], oldest_first: Iterable[View]) -> None:
+    """Of the saliences that several files give one text the newest counts, and a mark in any of them."""
     places = {key: place for place, key in enumerate(merged.keys) if key in repeated}
     for view in oldest_first:
-        for key, group, salience, is_given in zip(view.keys, view.groups, view.saliences, view.given, strict=True):
+        for here, key in enumerate(view.keys):
             place = places.get(key)
-            if place is not None and is_given and merged.groups[place] == group:
-                merged.saliences[place], merged.given[place] = salience, True
+            if place is None or merged.groups[place] != view.groups[here]:
+                continue
+            if view.given[here]:
+                merged.saliences[place], merged.given[place] = view.saliences[here], True
+            if view.marked[here]:
+                merged.marked[place] = True
 
 
 def _form(views: Sequence[View]) -> str:

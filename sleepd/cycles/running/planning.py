@@ -218,6 +218,7 @@ async def job_for(
         parent_cycle=parent.cycle if parent else None,
         staging=str(checkpoints.staging_path(cycle)),
         system_prompt=config.model.system_prompt,
+        measures_surprise=config.buffer.salience != "given",
         thoughts=config.training.thoughts,
         strategy=strategy,
         seed=config.training.seed + cycle,
@@ -244,8 +245,9 @@ async def fetch(selection: Selection, job: Job, taken: Taken, buffer: Experience
     texts, held_out = await buffer.extract_with_answers(
         role_of.keys() - gone.keys(), answers_of=held_out_keys(view, known, selection.train)
     )
+    salience_of = {key: salience for key, _, salience in view.rows() if key in role_of}
     found = [
-        (experience, role_of[key])
+        (msgspec.structs.replace(experience, salience=salience_of[key]), role_of[key])
         for experience in texts
         if hash_of[key := id_hash(experience.id)] == group_of(experience)
     ]

@@ -119,6 +119,8 @@ class Counts(msgspec.Struct, frozen=True, kw_only=True):
     """Mean of the new ones, as far as they are not excluded; None: there are none."""
     most_salient_new: float = 0.0
     """Of these the highest."""
+    marked_new: int = 0
+    """Of these so many bear a mark of a breakthrough."""
 
 
 class Selection(msgspec.Struct, frozen=True, kw_only=True):
@@ -215,8 +217,9 @@ def count_and_list(
     """The same, with the keys of the unlearned ones."""
     divided = _divide(columns, known, min_salience, excluded)
     new = array("L", (place for place, key in enumerate(columns.keys) if key not in known.seen))
-    usable = (columns.saliences[place] for place in new if columns.keys[place] not in excluded.keys)
-    saliences = array("d", (salience for salience in usable if salience >= 0))  # below: a person rated it down
+    usable = (place for place in new if columns.keys[place] not in excluded.keys)
+    weighed = array("L", (place for place in usable if columns.saliences[place] >= 0))  # below: a person rated it down
+    saliences = array("d", (columns.saliences[place] for place in weighed))
     counts = Counts(
         total=len(columns.keys),
         new=len(new),
@@ -228,6 +231,7 @@ def count_and_list(
         personal=excluded.personal,
         new_salience=math.fsum(saliences) / len(saliences) if saliences else None,
         most_salient_new=max(saliences, default=0.0),
+        marked_new=sum(columns.marked[place] for place in weighed),
     )
     return counts, array("Q", (columns.keys[i] for i in divided.unlearned))
 

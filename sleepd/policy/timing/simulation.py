@@ -98,6 +98,7 @@ def _decided(
         trainable=max(facts.trainable, new) if new else 0,
         new_salience=facts.new_salience if new else None,
         most_salient_new=facts.most_salient_new if new else 0.0,
+        marked_new=facts.marked_new if new else 0,
         running_cycle=None,
         suspended_cycle=None,
         cooldown_seconds_left=0.0,

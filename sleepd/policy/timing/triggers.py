@@ -2,7 +2,7 @@
 
 All conditions are evaluated, always, so that the operator sees everything that is missing and not the first thing only.
 ``force`` bypasses the three conditions and the cooldown, and nothing else. A breakthrough (a new experience of very
-high salience) bypasses the three conditions alone.
+high salience, or one that bears a mark) bypasses the three conditions alone.
 """
 
 from __future__ import annotations
@@ -52,6 +52,8 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     """Mean of the new experiences; None: there are none."""
     most_salient_new: float = 0.0
     """Of the new experiences, the highest salience."""
+    marked_new: int = 0
+    """New experiences that bear one of ``triggers.breakthrough_marks``, as these were configured at that moment."""
     trend: Trend = ""
     """Of the last cycles."""
 
@@ -158,9 +160,9 @@ def decide(facts: Facts, policy: Policy, *, force: bool = False) -> Decision:
     conditions = _conditions(facts, policy)
     unmet = [condition for condition in conditions if not condition.is_met]
     goes_on = facts.suspended_cycle is not None
-    is_breakthrough = 0 < policy.breakthrough_salience <= facts.most_salient_new
+    breakthrough = _breakthrough(facts, policy)
     may_train = policy.trains or goes_on
-    due = may_train and (force or goes_on or is_breakthrough or not unmet)
+    due = may_train and (force or goes_on or bool(breakthrough) or not unmet)
     vetoes = _vetoes(facts, policy, begins=due and not goes_on, force=force)
     if not may_train:
         vetoes = [_TRAINS_NOTHING, *vetoes]
@@ -173,10 +175,19 @@ def decide(facts: Facts, policy: Policy, *, force: bool = False) -> Decision:
     elif force:
         reason = f"Forced: {facts.trainable} experiences to train"
     elif unmet:
-        reason = f"Breakthrough: a new experience has a salience of {facts.most_salient_new:.2f}"
+        reason = f"Breakthrough: {breakthrough}"
     else:
         reason = f"Ready: {facts.total} experiences ({facts.new} new), sufficient time elapsed"
     return Decision(should_sleep=due and not vetoes, due=due, reason=reason, conditions=conditions, vetoes=vetoes)
+
+
+def _breakthrough(facts: Facts, policy: Policy) -> str:
+    """Why there is one; empty: there is none."""
+    if 0 < policy.breakthrough_salience <= facts.most_salient_new:
+        return f"a new experience has a salience of {facts.most_salient_new:.2f}"
+    if facts.marked_new:
+        return f"new experiences that bear one of triggers.breakthrough_marks: {facts.marked_new}"
+    return ""
 
 
 def _conditions(facts: Facts, policy: Policy) -> list[Condition]:

@@ -77,6 +77,12 @@ def history(session: Session) -> ExitCode:
         code = session.note_offline(absent, written.written_at)
     cycles = known.cycles[:limit]
     data = {"schema": known.schema, "is_live": code == ExitCode.OK, "cycles": msgspec.to_builtins(cycles)}
+    if session.arguments.strategies:
+        from sleepd.sleepctl.pages.strategy_page import compare, strategy_page
+
+        found = compare(cycles)
+        session.console.show(data | msgspec.to_builtins(found), strategy_page(found))
+        return code
     data["served"] = msgspec.to_builtins(known.served[:limit])
     page = history_page(cycles, now, is_live=code == ExitCode.OK)
     session.console.show(data, page + span_rows(known.served[:limit], now, "Served"))

@@ -150,6 +150,10 @@ def _add_experience_options(command: argparse.ArgumentParser, name: str) -> None
         command.add_argument("id", metavar="ID", help="of the experience")
 
 
+def _add_history_options(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--strategies", action="store_true", help="by strategy: mean gain, drift and time")
+
+
 def _add_live_options(command: argparse.ArgumentParser) -> None:
     help_ = "of the engine, such as http://127.0.0.1:8080; default: as [serve] names engine, model and key"
     command.add_argument("url", metavar="URL", nargs="?", default="", help=help_)
@@ -286,6 +290,7 @@ _OPTIONS: dict[str, Callable[[argparse.ArgumentParser], None]] = {
     "status": _add_watch_option,
     "logs": _add_logs_options,
     "run": _add_run_options,
+    "history": _add_history_options,
     "live": _add_live_options,
     "export": _add_export_options,
     "quarantine": add_quarantine,

@@ -80,6 +80,8 @@ EPILOGS = {
     "history": f"""\
 The gain is the fall of the holdout loss in nats per token. n<8: a low sample,
 with fewer than 8 held-out experiences. probation: later experiences decide.
+--strategies: of the newest --limit cycles, those with a verdict by strategy,
+with 95 % intervals over the cycles, and by how much their gains differ.
 {_OFFLINE}""",
     "show": _OFFLINE,
     "report": f"""\
@@ -105,8 +107,9 @@ Exits with 0, due or not. With --apply: 0 when a cycle was started, 5 when there
 is nothing to do, 7 while a cycle is running.""",
     "simulate": """\
 The daemon records its facts (counts, vetoes) when they change. They are decided
-anew with the [triggers] of the file, and with those in force. Nothing is
-changed. --since: 30 days by default.""",
+anew with the [triggers] of the file, and with those in force; marks of
+breakthroughs count as they were configured then. Nothing is changed.
+--since: 30 days by default.""",
     "events": """\
 Ctrl-C ends it with 130. When the daemon stops, it reports that and exits
 with 3; later events are in the log: sleepctl logs. With --json each

@@ -60,7 +60,7 @@ class Looks:
 
 
 def _counts(facts: Facts) -> object:
-    return facts.total, facts.new, facts.trainable, facts.held_out, facts.most_salient_new
+    return facts.total, facts.new, facts.trainable, facts.held_out, facts.most_salient_new, facts.marked_new
 
 
 def _state(facts: Facts) -> object:

@@ -112,6 +112,7 @@ complete -c sleepctl -n '_shtab_sleepctl_using history' -l json -d 'data as JSON
 complete -c sleepctl -n '_shtab_sleepctl_using history' -l config -xka "(__fish_complete_path (commandline -ct))" -d 'the daemon'"'"'s configuration file'
 complete -c sleepctl -n '_shtab_sleepctl_using history' -l socket -xka "(__fish_complete_path (commandline -ct))" -d 'the daemon'"'"'s control socket'
 complete -c sleepctl -n '_shtab_sleepctl_using history' -l state -xka "(__fish_complete_directories)" -d 'where to read when the daemon is down'
+complete -c sleepctl -n '_shtab_sleepctl_using history' -l strategies -d 'by strategy: mean gain, drift and time'
 complete -c sleepctl -n '_shtab_sleepctl_using history' -l limit -x -d 'how many (default: 20)'
 complete -c sleepctl -n '_shtab_sleepctl_using; and test $_shtab_sleepctl_npos -eq 0' -a report -d 'One cycle explained: learned, measured, decided, how to undo.'
 complete -c sleepctl -n '_shtab_sleepctl_using report' -s h -l help -d 'show this help message and exit'

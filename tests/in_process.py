@@ -24,6 +24,7 @@ from sleepd.buffer.learnables import HalfWritten, ReadSettings
 from sleepd.buffer.reading.experience_buffer import Part
 from sleepd.buffer.reading.line_cutter import FirstBytes
 from sleepd.buffer.reading.reader_process import read_learnables
+from sleepd.buffer.reading.screening_starts import Start
 from sleepd.cycles.running.worker_process import Worker, WorkerPolicy
 from sleepd.protocol.job import Failure, Notice, Progress, Report, decode_message, encode
 from sleepd.quarantine.near_duplicates import Screened
@@ -46,22 +47,24 @@ async def screened_here(
     """What ``screening_client.screened`` finds, without its process."""
     found: list[Screened] = []
     screener = Screener(secret_finder(), (pair for page in signatures() for pair in page))
-    for file, keys in parts:
+    for file, keys, start in parts:
         try:
             descriptor = await file.open()
         except OSError as error:
             raise file.unreadable(error) from error
         if descriptor is not None:
-            found += _screened(descriptor, set(keys), screener, settings)
-    for start in range(0, len(found), BATCH):
-        yield found[start : start + BATCH]
+            found += _screened(descriptor, set(keys), screener, settings, start)
+    for first in range(0, len(found), BATCH):
+        yield found[first : first + BATCH]
 
 
-def _screened(descriptor: int, wanted: set[int], screener: Screener, settings: ReadSettings) -> list[Screened]:
+def _screened(
+    descriptor: int, wanted: set[int], screener: Screener, settings: ReadSettings, start: Start
+) -> list[Screened]:
     found: list[Screened] = []
     with open(descriptor, "rb") as whole:
         try:
-            learnables = read_learnables(FirstBytes(whole, os.fstat(descriptor).st_size), settings)[1]
+            learnables = read_learnables(FirstBytes(whole, os.fstat(descriptor).st_size), settings, start)[1]
             found.extend(screen_wanted(learnables, wanted, screener))
         except HalfWritten:
             pass  # what was found until there was read whole

@@ -174,7 +174,7 @@ def test_absent_emptied_shrunk_and_back(desk: Desk) -> None:
 @pytest.mark.parametrize("second", [1_700_000_000, 4_000_000_000])
 def test_unchanged_file_is_not_reread(desk: Desk, monkeypatch: pytest.MonkeyPatch, second: int) -> None:
     """The same view object comes back as long as the file is the same, even if its time lies in the future."""
-    monkeypatch.setattr("sleepd.buffer.reading.source_file.FRESH_NANOSECONDS", 0)
+    monkeypatch.setattr("sleepd.buffer.reading.open_file.FRESH_NANOSECONDS", 0)
     write_buffer(desk.path, experiences(9))
     os.utime(desk.path, (second, second))
     assert desk.read() is desk.read()
@@ -509,7 +509,7 @@ def test_a_disk_error_is_told(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_lasting_half_file_is_not_reparsed(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     """An unchanged half-written file costs one parse, however often it is looked at."""
-    monkeypatch.setattr("sleepd.buffer.reading.source_file.FRESH_NANOSECONDS", 0)
+    monkeypatch.setattr("sleepd.buffer.reading.open_file.FRESH_NANOSECONDS", 0)
     parsed: list[int] = []
 
     def spy(file: FirstBytes, request: ReadRequest) -> Reading:
@@ -572,7 +572,7 @@ def test_edited_earlier_line_is_noticed(desk: Desk, monkeypatch: pytest.MonkeyPa
     """The size and the last lines are the same, and yet the file is read again as a whole."""
     monkeypatch.setattr(prefix_hash, "WHOLE_BYTES", 0)
     monkeypatch.setattr(prefix_hash, "SAMPLE_BYTES", 16)
-    monkeypatch.setattr("sleepd.buffer.reading.source_file.FRESH_NANOSECONDS", 0)
+    monkeypatch.setattr("sleepd.buffer.reading.open_file.FRESH_NANOSECONDS", 0)
     desk.path.write_text(as_lines(experiences(30)))
     os.utime(desk.path, (1_700_000_000, 1_700_000_000))
     desk.read()

@@ -40,6 +40,18 @@ class BufferColumns(msgspec.Struct, kw_only=True):
         """Key, group and salience of each experience."""
         return zip(self.keys, self.groups, self.saliences, strict=True)
 
+    def same_rows(self, before: BufferColumns) -> tuple[int, int]:
+        """Of earlier columns, to which more were appended: where the first row here stands there, and how many rows
+        from there on have the same key and group; none: other columns.
+        """
+        if not self.keys or self.keys[0] not in before.keys:
+            return 0, 0
+        first = before.keys.index(self.keys[0])
+        count = min(len(self.keys), len(before.keys) - first)
+        pairs = ((self.keys, before.keys), (self.groups, before.groups))
+        is_same = all(memoryview(new)[:count] == memoryview(old)[first : first + count] for new, old in pairs)
+        return (first, count) if is_same else (0, 0)
+
     def keep_newest(self, most: int) -> int:
         """Drop the older ones, in place; returns how many."""
         over = max(0, len(self.keys) - most)

@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import aclosing
 from datetime import datetime
 from functools import partial
+from itertools import compress
+from operator import or_
 from pathlib import Path
 from typing import Final
 
@@ -160,10 +162,9 @@ class QuarantineKeeper:
         if view is self._screened or self._clock.monotonic() < self._paused_until:
             return False
         wanted = await self._unscreened(view)
+        parts = buffer.files_with(wanted)
         if not wanted:
             self._screened = view
-            return False
-        parts = buffer.files_with(wanted)
         if parts:
             work = self._screen(parts, buffer.settings, HashSet(wanted), kept=KEPT + 2 * len(view.keys))
             self._task = asyncio.create_task(work)
@@ -188,11 +189,11 @@ class QuarantineKeeper:
 
     async def _unscreened(self, view: View) -> array[int]:
         assert self._findings is not None
-        groups, outdated = self._findings.groups, self._findings.outdated
+        findings = self._findings
 
         def gather() -> array[int]:
-            pairs = zip(view.keys, view.groups, strict=True)
-            return array("Q", (k for k, group in pairs if groups.get(k) != group or outdated.get(k) is not None))
+            is_outdated = HashSet(findings.outdated).test()
+            return array("Q", compress(view.keys, map(or_, findings.unscreened(view), map(is_outdated, view.keys))))
 
         async with self._counting:
             return await asyncio.to_thread(gather)
@@ -215,8 +216,9 @@ class QuarantineKeeper:
         """Of what was screened; not of what is screened anew, or an earlier one would resemble a later one."""
         assert self._findings is not None
         outdated = self._findings.outdated
+        is_anew = HashSet(key for key in outdated if key in wanted).test()
         for page in self.screenings.signatures():
-            yield [pair for pair in page if pair[0] not in wanted or outdated.get(pair[0]) is None]
+            yield [pair for pair in page if not is_anew(pair[0])]
 
     def _pause(self) -> None:
         """Wait longer after each failure: a process that fails whenever it is started takes a processor for nothing."""
@@ -261,7 +263,7 @@ class QuarantineKeeper:
         """The same, while the loop waits: for a caller who gave a threshold of his own."""
         personal = self._findings.personal if self._findings else KeyMap()
         causes = _causes(isolation or self.isolation, view, known, min_salience)
-        return excluded(causes, personal=sum(personal.get(key) is not None for key in view.keys))
+        return excluded(causes, personal=sum(map(HashSet(personal).test(), view.keys)))
 
     # --- overrides ---
 

@@ -41,6 +41,8 @@ SHORT_WORDS: Final = 20
 """A reply of fewer words ("Yes, I can do that.") may answer many things: only beside the same prompt is it a copy."""
 COMPARED_BY: Final = 4
 """Of two replies at the limit, one of the four smallest hashes is in both with a probability of 0.998."""
+FIRST: Final = 16
+"""So many hashes tell nearly all replies apart that are no near-duplicates, in a third of the time."""
 MOST_COMPARED: Final = 64
 """Of the replies that share one hash, as many are compared, the newest."""
 MOST_BARE_WORDS: Final = 12
@@ -151,8 +153,11 @@ def similarity(one: bytes, other: bytes) -> float:
 
 
 def _similarity(first: _Sketch, second: _Sketch) -> float:
+    least = LIMIT * min(SKETCH, max(len(first.hashes), len(second.hashes)))
+    if len(first.distinct.intersection(second.hashes[:FIRST])) + max(0, len(second.hashes) - FIRST) < least:
+        return 0.0  # not even if all others were in both
     both = first.distinct.intersection(second.hashes)
-    if len(both) < LIMIT * min(SKETCH, max(len(first.hashes), len(second.hashes))) or not both:
+    if len(both) < least or not both:
         return 0.0  # not even if all of these were among the smallest
     added, missing = second.figures - first.figures, first.figures - second.figures
     if (added and missing) or len(added | missing) > min(first.most, second.most):

@@ -10,8 +10,10 @@ from __future__ import annotations
 
 from array import array
 from bisect import bisect_left
-from collections.abc import Container, Iterable, Iterator, Mapping
+from collections.abc import Collection, Container, Iterable, Iterator, Mapping
 from datetime import datetime
+from itertools import chain, compress
+from operator import or_
 from typing import Final, Literal
 
 import msgspec
@@ -66,6 +68,9 @@ class KeyMap:
     def __len__(self) -> int:
         return len(self._keys)
 
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._keys)
+
     def get(self, key: int) -> int | None:
         """The number; None: there is none."""
         place = bisect_left(self._keys, key)
@@ -87,6 +92,9 @@ class KeyMap:
             del self._keys[place], self._values[place]
 
 
+_NOTHING_ASKED: Final = (BufferColumns(), b"")
+
+
 class Findings:
     """What was found in the experiences, without their texts."""
 
@@ -100,17 +108,21 @@ class Findings:
         """Of those that hold personal data: how many."""
         self.outdated = KeyMap()
         """Those that older rules screened."""
-        self._reasons = KeyMap()
-        self._originals = KeyMap()
+        self._asked = _NOTHING_ASKED
+        """The columns that ``unscreened`` was asked for, and its answer."""
+        self.reasons = KeyMap()
+        self.originals = KeyMap()
 
     def put(self, found: Screened) -> None:
         """Take one in, or the newer finding on it."""
+        if self.groups.get(found.key) not in (None, found.group):
+            self._asked = _NOTHING_ASKED
         self.groups.put(found.key, found.group)
         for numbers, value in (
             (self.said_under, found.said_under),
             (self.said_at, found.said_at if found.said_under is None else None),
-            (self._reasons, _REASONS.index(found.reason) or None),
-            (self._originals, found.original),
+            (self.reasons, _REASONS.index(found.reason) or None),
+            (self.originals, found.original),
             (self.personal, sum(found.personal.values()) or None),
             (self.outdated, int(found.is_outdated) or None),
         ):
@@ -119,13 +131,26 @@ class Findings:
             else:
                 numbers.put(found.key, value)
 
+    def unscreened(self, columns: BufferColumns) -> bytes:
+        """1 for each experience whose text was not screened, 0 for the others.
+
+        What was screened when the same rows were asked for before is not asked for again: that takes a while.
+        """
+        known, marked = self._asked
+        first, count = columns.same_rows(known)
+        marks = bytearray(marked[first : first + count]).ljust(len(columns.keys), b"\1")
+        for place in compress(range(len(marks)), marks):
+            marks[place] = self.groups.get(columns.keys[place]) != columns.groups[place]
+        self._asked = columns, bytes(marks)
+        return self._asked[1]
+
     def reason(self, key: int) -> Reason:
         """Why the text alone excludes it; empty: it does not."""
-        return _REASONS[self._reasons.get(key) or 0]
+        return _REASONS[self.reasons.get(key) or 0]
 
     def original(self, key: int) -> int | None:
         """Of a near-duplicate: what it resembles."""
-        return self._originals.get(key)
+        return self.originals.get(key)
 
 
 class Isolation:
@@ -143,7 +168,7 @@ class Isolation:
         self,
         findings: Findings,
         overrides: Mapping[int, Override],
-        rolled_back: Container[int],
+        rolled_back: Collection[int],
         *,
         served: ServedTimes = NEVER,
         excludes_personal: bool = False,
@@ -167,11 +192,13 @@ class Isolation:
         Of a near-duplicate's originals those count that are learned, or in the
         buffer at ``min_salience`` or above; where none is, the first near-duplicate takes its place.
         """
-        bare = sum(self._findings.reason(key) == "bare_question" for key in columns.keys)
+        marks = self._marks(columns)
+        marked = array("Q", compress(columns.keys, marks))
+        bare = sum(self._findings.reason(key) == "bare_question" for key in marked)
         is_flood = BARE_QUESTIONS <= bare < len(columns.keys) / 2
-        originals = {self._findings.original(key) for key in columns.keys} - {None}
+        originals = {self._findings.original(key) for key in marked} - {None}
         present = {key for key, _, salience in columns.rows() if key in originals and salience >= min_salience}
-        for key, group, _ in columns.rows():
+        for key, group in zip(marked, compress(columns.groups, marks), strict=True):
             cause = self._own_cause(key, group, is_flood=is_flood)
             original = self._findings.original(key)
             if cause is None and original is not None and not self._is_released(key, group):
@@ -180,6 +207,18 @@ class Isolation:
                     present.add(original)
             if cause is not None:
                 yield key, cause
+
+    def _marks(self, columns: BufferColumns) -> bytearray:
+        """1 for each experience against which something may speak. Most are 0, and nothing else is asked of them."""
+        found = self._findings
+        said = (found.said_under, found.said_at) if self._rolled_back else ()
+        personal = (found.personal,) if self._excludes_personal else ()
+        marked = HashSet(chain(self._overrides, found.reasons, found.originals, found.outdated, *said, *personal))
+        marks = bytearray(map(or_, found.unscreened(columns), map(marked.test(), columns.keys)))
+        if self._dropped_groups:
+            for place in compress(range(len(marks)), map(self._dropped_groups.__contains__, columns.groups)):
+                marks[place] = 1
+        return marks
 
     def _own_cause(self, key: int, group: int, *, is_flood: bool) -> Cause | None:
         """Without regard to others."""

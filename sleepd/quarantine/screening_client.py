@@ -21,8 +21,8 @@ import msgspec
 from sleepd.buffer.columns import IntArray
 from sleepd.buffer.learnables import READ_BY_DEFAULT, ReadSettings
 from sleepd.buffer.reading.experience_buffer import Part
-from sleepd.buffer.reading.open_file import BufferFile
 from sleepd.buffer.reading.reader_process import ReadRequest
+from sleepd.buffer.reading.screening_starts import Start
 from sleepd.errors import ScreeningFailed
 from sleepd.policy.selecting.selection import HashSet
 
@@ -85,12 +85,12 @@ async def screened(
     for start in range(0, len(parts), AT_ONCE):
         some = parts[start : start + AT_ONCE]
         wanted = array("Q", chain.from_iterable(part.keys for part in some))
-        async for batch in _screened_in([part.file for part in some], wanted, signatures, settings, python):
+        async for batch in _screened_in(some, wanted, signatures, settings, python):
             yield batch
 
 
 async def _screened_in(
-    files: Sequence[BufferFile], wanted: IntArray, signatures: Signatures, settings: ReadSettings, python: str
+    parts: Sequence[Part], wanted: IntArray, signatures: Signatures, settings: ReadSettings, python: str
 ) -> AsyncGenerator[list[Screened], None]:
     """What is found in some files. Arrays, as there may be hundreds of thousands: a set takes ten times as much."""
     suspect: int | None = None
@@ -99,7 +99,7 @@ async def _screened_in(
         batch, done = list[Screened](), array("Q")
         try:
             async with contextlib.aclosing(
-                _one_process(files, ReadRequest(settings=settings, wanted=wanted.tobytes()), signatures, python)
+                _one_process(parts, ReadRequest(settings=settings, wanted=wanted.tobytes()), signatures, python)
             ) as each_found:
                 async for found in each_found:
                     batch.append(found)
@@ -123,21 +123,22 @@ async def _screened_in(
 
 
 async def _one_process(
-    files: Sequence[BufferFile], request: ReadRequest, signatures: Signatures, python: str
+    parts: Sequence[Part], request: ReadRequest, signatures: Signatures, python: str
 ) -> AsyncGenerator[Screened, None]:
     """What one process finds.
 
     Raises:
         _Ended: it died or hung.
     """
-    process = await _start(files, python)
-    if process is None:
+    opened = await _opened(parts)
+    if not opened:
         return
+    process = await _start(opened, python)
     assert process.stderr is not None
     complaint = asyncio.ensure_future(process.stderr.read())
     begun: Screened | None = None
     try:
-        await _ask(process, request, signatures())
+        await _ask(process, request, [start for _, start in opened], signatures())
         while (frame := await _next_frame(process)) != Frame():
             begun = frame.begun
             if frame.found is not None:
@@ -154,11 +155,9 @@ async def _one_process(
         await asyncio.wait([asyncio.ensure_future(process.wait()), complaint])
 
 
-async def _start(files: Sequence[BufferFile], python: str) -> asyncio.subprocess.Process | None:
-    """The process, with the buffer's files open in it; None: there is none of them."""
-    descriptors = await _opened(files)
-    if not descriptors:
-        return None
+async def _start(opened: Sequence[tuple[int, Start]], python: str) -> asyncio.subprocess.Process:
+    """The process, with the buffer's files open in it, and no longer here."""
+    descriptors = [descriptor for descriptor, _ in opened]
     try:
         return await asyncio.create_subprocess_exec(
             *(python, "-P", "-m", "sleepd.quarantine.screening_process", str(TEXT_SECONDS), *map(str, descriptors)),
@@ -175,30 +174,33 @@ async def _start(files: Sequence[BufferFile], python: str) -> asyncio.subprocess
             os.close(descriptor)
 
 
-async def _opened(files: Sequence[BufferFile]) -> list[int]:
-    """Descriptors of those that are there.
+async def _opened(parts: Sequence[Part]) -> list[tuple[int, Start]]:
+    """Descriptors of the files that are there, and where each is read from on.
 
     Raises:
         BufferUnreadable: one cannot be opened, and there is no other.
     """
-    descriptors: list[int] = []
-    for file in files:
+    opened: list[tuple[int, Start]] = []
+    for part in parts:
         try:
-            descriptor = await file.open()
+            descriptor = await part.file.open()
         except OSError as error:
-            if len(files) == 1:
-                raise file.unreadable(error) from error
+            if len(parts) == 1:
+                raise part.file.unreadable(error) from error
             continue  # what stands in it stays unscreened, and the poll names it
         if descriptor is not None:
-            descriptors.append(descriptor)
-    return descriptors
+            opened.append((descriptor, part.start))
+    return opened
 
 
 async def _ask(
-    process: asyncio.subprocess.Process, request: ReadRequest, signatures: Iterable[Sequence[tuple[int, bytes]]]
+    process: asyncio.subprocess.Process,
+    request: ReadRequest,
+    starts: Sequence[Start],
+    signatures: Iterable[Sequence[tuple[int, bytes]]],
 ) -> None:
     assert process.stdin is not None
-    process.stdin.write(encode_frame(request))
+    process.stdin.write(encode_frame(request) + encode_frame(starts))
     for page in signatures:
         process.stdin.write(encode_frame(page))
         async with asyncio.timeout(FRAME_SECONDS):

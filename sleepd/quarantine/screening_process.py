@@ -1,10 +1,11 @@
 """The short-lived process that screens experiences: it has the texts and the library for secrets, the daemon neither.
 
 Its command is ``python -m sleepd.quarantine.screening_process SECONDS FD …``. The buffer is the inherited descriptors.
-Standard input is a sequence of frames: first a :class:`ReadRequest` with the wanted keys, then pages of keys and
-signatures of earlier experiences. Standard output is a sequence of frames, each a :class:`Frame`; an empty one is the
-end. While it reads, there is one every ten seconds as a heartbeat. A frame is its length in four bytes, the largest
-first, and MessagePack. A buffer that is half-written ends early: what is missing is asked for again.
+Standard input is a sequence of frames: a :class:`ReadRequest` with the wanted keys, a list of where each file is read
+from on (:class:`Start`), then pages of keys and signatures of earlier experiences. Standard output is a sequence of
+frames, each a :class:`Frame`; an empty one is the end. While it reads, there is one every ten seconds as a heartbeat. A
+frame is its length in four bytes, the largest first, and MessagePack. A buffer that is half-written ends early: what is
+missing is asked for again.
 
 The kernel ends the process where one experience takes more than SECONDS of processor time, whatever code it is in. The
 last frame then names it, and the daemon starts another process for the rest.
@@ -31,6 +32,7 @@ from sleepd.buffer.experience import Experience, group_of, id_hash
 from sleepd.buffer.learnables import HalfWritten, Learnable
 from sleepd.buffer.reading.line_cutter import HEAD_BYTES, FirstBytes
 from sleepd.buffer.reading.reader_process import ReadRequest, bound_process, read_learnables
+from sleepd.buffer.reading.screening_starts import Start
 from sleepd.errors import DECODE_ERRORS
 from sleepd.protocol.chat_example import Message
 from sleepd.text.personal_data import find_personal
@@ -274,15 +276,16 @@ def main() -> None:
     os.nice(NICENESS)
     frames = _frames(sys.stdin.buffer)
     request = msgspec.msgpack.decode(next(frames), type=ReadRequest)
+    starts = msgspec.msgpack.decode(next(frames), type=list[Start])
     pages = msgspec.msgpack.Decoder(list[tuple[int, bytes]])
     beat = _Beat()
     screener = Screener(SecretFinder(), (pair for frame in beat.at_each(frames) for pair in pages.decode(frame)))
     left = set(array("Q", request.wanted or b""))
-    for descriptor in descriptors:
+    for descriptor, start in zip(descriptors, starts, strict=True):
         with open(descriptor, "rb") as whole:
             file = _BeatingFile(whole, os.fstat(descriptor).st_size, beat)
             try:
-                learnables = beat.at_each(read_learnables(file, request.settings)[1])
+                learnables = beat.at_each(read_learnables(file, request.settings, start)[1])
                 for found in screen_wanted(learnables, left, screener, partial(_bounded, seconds)):
                     left.discard(found.key)
                     _send(Frame(found=found), at_once=False)

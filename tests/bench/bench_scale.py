@@ -71,16 +71,20 @@ def measure(name: str, directory: Path, path: str, grown: Path, wait: Callable[[
             client.call(Check(), DecisionView)
             polls.append(processor_seconds(process) - used)
         print(f"{name}: a poll of unchanged files {statistics.mean(polls) * 1000:.0f} ms of processor time (mean)")
-        times, costs = [], []
+        times, costs, owns = [], [], []
         for number in range(REPEATS):
-            used, start = processor_seconds(process), time.perf_counter()
+            used, own, start = processor_seconds(process), sum(process.cpu_times()[:2]), time.perf_counter()
             with grown.open("a", encoding="utf-8") as file:
                 file.write(json.dumps({"prompt": f"New {number}?", "response": f"It is {number}."}) + "\n")
             client.call(Check(), DecisionView)
             times.append(time.perf_counter() - start)
             costs.append(processor_seconds(process) - used)
-        turn, cost = statistics.median(times) * 1000, statistics.median(costs) * 1000
-        print(f"{name}: one more turn to decision {turn:.0f} ms, {cost:.0f} ms of processor time")
+            owns.append(sum(process.cpu_times()[:2]) - own)
+        turn, cost, own = (statistics.median(each) * 1000 for each in (times, costs, owns))
+        print(
+            f"{name}: one more turn to decision {turn:.0f} ms, {cost:.0f} ms of processor time, "
+            f"{own:.0f} of it in the daemon"
+        )
         print(f"{name}: resident {process.memory_info().rss / 2**20:.1f} MiB, peak {peak_mib(process.pid):.1f} MiB")
 
 

@@ -32,10 +32,11 @@ from sleepd.log import get_logger
 
 from .buffer_paths import MOST_FILES, find_files, is_single, rated_directories
 from .merging import merged_view
-from .open_file import OPEN_SECONDS, BufferFile
+from .open_file import OPEN_SECONDS, BufferFile, identity_of
 from .rating_files import RatingFiles
 from .reader_client import ReaderProcess
-from .source_file import LARGE_BYTES, Due, Extract, SourceFile, identity_of
+from .screening_starts import FROM_THE_BEGINNING, Start
+from .source_file import LARGE_BYTES, Due, Extract, SourceFile
 from .stuck_calls import Caller, Stuck
 from .view import View
 
@@ -50,6 +51,8 @@ class Part(NamedTuple):
 
     file: BufferFile
     keys: IntArray
+    start: Start = FROM_THE_BEGINNING
+    """None of them stands before it."""
 
 
 class ExperienceBuffer:
@@ -115,13 +118,15 @@ class ExperienceBuffer:
         """
         parts, place = list[Part](), 0
         for source in self._files.values():
-            here = array("Q")
-            for key in source.view.keys:
+            here, first = array("Q"), None
+            for number, key in enumerate(source.view.keys if place < len(wanted) else ()):
                 if place < len(wanted) and key == wanted[place]:
                     here.append(key)
+                    first = number if first is None else first
                     place += 1
+            start = source.screening_start(first)
             if here and not source.view.is_settling and not source.view.problem:
-                parts.append(Part(source.file, here))
+                parts.append(Part(source.file, here, start))
         return parts
 
     async def read(self) -> View:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import time
 from pathlib import Path
 from typing import Final
 
@@ -12,6 +13,8 @@ from sleepd.files import regular_descriptor
 
 from .stuck_calls import Caller, Stuck
 
+FRESH_NANOSECONDS: Final = 50_000_000
+"""File times advance with the kernel's tick, which is at most 10 ms."""
 OPEN_SECONDS: Final = 10.0
 
 
@@ -58,3 +61,11 @@ class BufferFile:
         else:
             hint = "fix [buffer] path"
         return BufferUnreadable(f"{self._path}: {error.strerror or error}", hint=hint)
+
+
+def identity_of(status: os.stat_result) -> tuple[int, ...]:
+    """Equal for an unchanged file. A file changed just now is never equal: its next change may bear the same time."""
+    # The machine's own time, since it is compared with the kernel's; ctime, since nobody can set it.
+    is_fresh = abs(time.time_ns() - status.st_ctime_ns) < FRESH_NANOSECONDS
+    same = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+    return (*same, time.monotonic_ns() if is_fresh else 0)

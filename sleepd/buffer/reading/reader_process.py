@@ -31,6 +31,7 @@ from sleepd.buffer.reply_digest import answer_of
 from sleepd.buffer.said_before import SaidBefore
 
 from .line_cutter import HEAD_BYTES, FirstBytes, LineCutter, Source
+from .screening_starts import FROM_THE_BEGINNING, Start
 
 OOM_SCORE = 900
 """Of 1000: the kernel takes this process before the daemon, as it does the worker."""
@@ -212,15 +213,18 @@ def read_texts(file: Source, request: ReadRequest) -> Reading:
 
 
 def read_learnables(
-    file: Source, settings: ReadSettings = READ_BY_DEFAULT
+    file: Source, settings: ReadSettings = READ_BY_DEFAULT, start: Start = FROM_THE_BEGINNING
 ) -> tuple[str, Iterator[tuple[str, Learnable | str]]]:
-    """``lines`` or ``whole``, and what can be learned of a buffer in file order; see ``Learnables.read``.
+    """``lines`` or ``whole``, and what can be learned of a buffer from ``start`` on; see ``Learnables.read``.
 
     Raises:
         HalfWritten: an array or object does not parse as a whole; the iterator raises it too.
     """
-    file.seek(leading_nuls(file))
+    file.seek(start.offset or leading_nuls(file))
     head = file.read(HEAD_BYTES)
+    if start.offset:
+        learnables = Learnables(settings, has_found=bool(start.found), said=SaidBefore(array("Q", start.said)))
+        return "lines", learnables.read(numbered(LineCutter().complete_lines(head, file), 1))
     form, learnables = form_of(head), Learnables(settings)
     if form == "lines":
         cutter = LineCutter()

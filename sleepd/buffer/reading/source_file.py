@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-import time
 from array import array
 from collections.abc import Collection
 from pathlib import Path
@@ -25,16 +24,15 @@ from sleepd.buffer.learnables import READ_BY_DEFAULT, ReadSettings
 from sleepd.clock import Clock
 from sleepd.errors import BufferUnreadable
 
-from .open_file import BufferFile
+from .open_file import BufferFile, identity_of
 from .prefix_hash import prefix_hash
 from .reader_client import ReaderProcess, read_in_thread
 from .reader_process import Reading, ReadRequest
+from .screening_starts import FROM_THE_BEGINNING, ScreeningStarts, Start
 from .view import ROWS, SETTLING, PollResult, Shown, TornLine, View, ViewMachine, ViewState, torn_line, with_torn_line
 
 LARGE_BYTES: Final = 2**20
 """Parsers hold the interpreter's lock while they run, so a thread frees the loop only between records."""
-FRESH_NANOSECONDS: Final = 50_000_000
-"""File times advance with the kernel's tick, which is at most 10 ms."""
 _STAT_FIELDS: Final = 5
 EXTRACT_TRIES: Final = 20
 EXTRACT_PAUSE_SECONDS: Final = 0.25
@@ -63,14 +61,6 @@ class _Refused(msgspec.Struct, kw_only=True):
 
     identity: tuple[int, ...]
     why: str
-
-
-def identity_of(status: os.stat_result) -> tuple[int, ...]:
-    """Equal for an unchanged file. A file changed just now is never equal: its next change may bear the same time."""
-    # The machine's own time, since it is compared with the kernel's; ctime, since nobody can set it.
-    is_fresh = abs(time.time_ns() - status.st_ctime_ns) < FRESH_NANOSECONDS
-    same = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
-    return (*same, time.monotonic_ns() if is_fresh else 0)
 
 
 class Extract(NamedTuple):
@@ -128,6 +118,7 @@ class SourceFile:
         self._refused: _Refused | None = None
         self._machine = ViewMachine()
         self._torn: TornLine | None = None
+        self._starts = ScreeningStarts()
         self._reading = asyncio.Lock()
         self.view = View()
         """The last good view."""
@@ -172,6 +163,14 @@ class SourceFile:
     def is_waiting(self) -> bool:
         """Whether it must be polled though nothing changed: a trouble, or a torn line, is waited out."""
         return self.view.is_settling or self._torn is not None or self._refused is not None
+
+    def screening_start(self, first: int | None) -> Start:
+        """Where the screening begins to read, for what is in the view from its place ``first`` on; None: nothing."""
+        before, cursor = self.view.left_out, self._parsed.cursor if self._parsed else None
+        count, end = before + len(self.view.keys), FROM_THE_BEGINNING
+        if cursor is not None:
+            end = Start(offset=cursor.reading.consumed, found=count, said=cursor.reading.said.tobytes())
+        return self._starts.next(count if first is None else before + first, end)
 
     def rate(self, ratings: dict[str, float]) -> bool:
         """Read it anew at the next poll, where these ratings are others than before; returns whether they are."""
@@ -238,6 +237,8 @@ class SourceFile:
         if reading.form == "empty" and self._gone() is PollResult.GONE:
             return self._take(PollResult.GONE)
         cursor = self._cursor_at(due.descriptor, due.status, reading) if reading.form == "lines" else None
+        if due.request.before is None:
+            self._starts = ScreeningStarts()
         self._parsed, self._refused = _Parsed(identity=due.identity, cursor=cursor), None
         self._torn = torn_line(
             self._torn,

@@ -65,7 +65,9 @@ def divide(groups: Sequence[int], recorded: Mapping[int, bool], secret: bytes) -
     """
     # Each run of equal ones once: a set of all groups would take eight megabytes for a moment.
     held_out = {
-        group for group, _ in groupby(groups) if (recorded[group] if group in recorded else is_held_out(group, secret))
+        group
+        for group, _ in groupby(groups)
+        if (is_held_out(group, secret) if (side := recorded.get(group)) is None else side)
     }
     if held_out or len(groups) < FEW:
         return held_out
@@ -83,5 +85,9 @@ def released(held_out: Sequence[int], recorded: Mapping[int, bool]) -> set[int]:
         held_out: the group of each held-out experience, oldest first; a group is as young as its newest experience.
         recorded: what earlier cycles recorded: group -> is held out.
     """
-    youngest_first = list(dict.fromkeys(reversed(held_out)))
-    return {group for group in youngest_first[YOUNGER:] if recorded.get(group, False)}
+    youngest = dict[int, None]()  # and no list of all groups: there may be tens of thousands
+    for group in reversed(held_out):
+        if len(youngest) == YOUNGER:
+            break
+        youngest[group] = None
+    return {group for group in held_out if group not in youngest and recorded.get(group, False)}

@@ -12,9 +12,9 @@ import random
 from array import array
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import chain
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import msgspec
 
@@ -48,6 +48,10 @@ class HashSet:
     def __len__(self) -> int:
         return len(self._keys)
 
+    def test(self) -> Callable[[int], bool]:
+        """Tells whether a key is in it, for who asks very often; where it is small, a set of Python is faster."""
+        return frozenset(self._keys).__contains__ if len(self._keys) <= _MOST_SORTED else self.__contains__
+
 
 class Splits(Mapping[int, bool]):
     """Recorded holdout membership, group -> is held out, in eight bytes each: there may be hundreds of thousands.
@@ -62,11 +66,18 @@ class Splits(Mapping[int, bool]):
         self._trained = HashSet(trained)
 
     def __getitem__(self, group: int) -> bool:
+        found: bool | None = self.get(group)
+        if found is None:
+            raise KeyError(group)
+        return found
+
+    def get(self, group: int, default: Any = None) -> Any:
+        """Whether it is held out; without the exception of ``__getitem__``, as most groups were never recorded."""
+        if not self._trained and not self._held_out:
+            return default
         if group in self._trained:  # whatever else is recorded of it: what was trained is not measured on
             return False
-        if group in self._held_out:
-            return True
-        raise KeyError(group)
+        return True if group in self._held_out else default
 
     def __iter__(self) -> Iterator[int]:
         return chain(self._held_out, self._trained)
@@ -188,16 +199,17 @@ class _Divided(NamedTuple):
 
 
 def _divide(columns: BufferColumns, known: Known, min_salience: float, excluded: Excluded) -> _Divided:
+    is_excluded, is_learned = excluded.keys.test(), known.learned.test()
     rows = enumerate(columns.rows())
-    usable = array("L", (i for i, (key, _, each) in rows if each >= min_salience and key not in excluded.keys))
+    usable = array("L", (i for i, (key, _, each) in rows if each >= min_salience and not is_excluded(key)))
     conversations = array("Q", (columns.conversations[i] for i in usable))
     held = holdout.divide(conversations, known.splits, known.secret)
     held -= holdout.released(array("Q", (each for each in conversations if each in held)), known.splits)
     divided = _Divided(array("L"), array("L"), array("L"))
-    for i in usable:
-        if columns.conversations[i] in held:
+    for i, conversation in zip(usable, conversations, strict=True):
+        if conversation in held:
             divided.held_out.append(i)
-        elif columns.keys[i] in known.learned:
+        elif is_learned(columns.keys[i]):
             divided.learned.append(i)
         else:
             divided.unlearned.append(i)
@@ -216,8 +228,9 @@ def count_and_list(
 ) -> tuple[Counts, array[int]]:
     """The same, with the keys of the unlearned ones."""
     divided = _divide(columns, known, min_salience, excluded)
-    new = array("L", (place for place, key in enumerate(columns.keys) if key not in known.seen))
-    usable = (place for place in new if columns.keys[place] not in excluded.keys)
+    is_seen, is_excluded = known.seen.test(), excluded.keys.test()
+    new = array("L", (place for place, key in enumerate(columns.keys) if not is_seen(key)))
+    usable = (place for place in new if not is_excluded(columns.keys[place]))
     weighed = array("L", (place for place in usable if columns.saliences[place] >= 0))  # below: a person rated it down
     saliences = array("d", (columns.saliences[place] for place in weighed))
     counts = Counts(

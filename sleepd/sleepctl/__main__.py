@@ -12,7 +12,7 @@ from typing import TextIO
 from sleepd.clock import SystemClock
 from sleepd.errors import SleepdError
 
-from .commands.daemon_commands import COMMANDS
+from .commands.command_table import COMMANDS
 from .console import Console, Output
 from .exit_codes import ExitCode
 from .parser.arguments import build_parser

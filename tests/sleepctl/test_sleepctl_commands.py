@@ -34,7 +34,7 @@ STATUS_KEYS = [
     "champion",
     "config_path",
     "decision",
-    "free_bytes",
+    "endings free_bytes",
     "is_live",
     "last_error",
     "last_sleep_at",

@@ -1,4 +1,4 @@
-"""What each command does: ask the daemon, show the answer, return the exit code."""
+"""The commands that ask the daemon: show its answer, return the exit code."""
 
 from __future__ import annotations
 
@@ -29,19 +29,8 @@ from sleepd.sleepctl.pages.decision_page import decision_page, line, run_page, w
 from sleepd.sleepctl.pages.lines.serving_lines import span_rows
 from sleepd.sleepctl.pages.status_page import status_page
 from sleepd.sleepctl.pages.wording import model
-from sleepd.sleepctl.session import STATUS_SECONDS, Command, Session
+from sleepd.sleepctl.session import STATUS_SECONDS, Session
 from sleepd.version import VERSION
-
-from . import trigger_commands
-from .adapters import bundle_commands, metric_commands
-from .adapters.export import export
-from .adapters.live_command import live
-from .adapters.registry_commands import decisions, prune, tag
-from .experiences import buffer_commands
-from .experiences.quarantine_commands import quarantine
-from .experiences.tokens import tokens
-from .setup import config_commands, worker_host
-from .watching import page_commands
 
 
 def status(session: Session) -> ExitCode:
@@ -250,103 +239,3 @@ def reload(session: Session) -> ExitCode:
         if key.partition(".")[0] in NEEDS_RESTART:
             session.console.note(f"{key} takes effect at the next start: sudo systemctl restart sage-sleepd")
     return ExitCode.OK
-
-
-def events(session: Session) -> ExitCode:
-    """What happens, as it happens."""
-    from .watching.events import follow
-
-    return follow(session)
-
-
-def logs(session: Session) -> ExitCode:
-    """What the daemon logged."""
-    from .watching.logs import show_journal
-
-    return show_journal(session)
-
-
-def doctor(session: Session) -> ExitCode:
-    """What may keep it from sleeping, and what fixes it."""
-    from sleepd.sleepctl.doctor.examine import examine
-
-    return examine(session)
-
-
-def setup_buffer(session: Session) -> ExitCode:
-    """The agent's buffer, named and shown."""
-    from .setup.setup_buffer import setup_buffer as set_up
-
-    return set_up(session)
-
-
-def setup_serve(session: Session) -> ExitCode:
-    """The engine, and what the service may do with it."""
-    from .setup.setup_serve import setup_serve as set_up
-
-    return set_up(session)
-
-
-def sync(session: Session) -> ExitCode:
-    """Bundles up and down through a directory."""
-    from .adapters.sync_command import sync as run_sync
-
-    return run_sync(session)
-
-
-def completions(session: Session) -> ExitCode:
-    """A shell's completions, or the cycles' numbers for them."""
-    from .setup.completions import complete
-
-    return complete(session)
-
-
-COMMANDS: dict[str, Command] = {
-    "status": status,
-    "check": check,
-    "why": why,
-    "when": trigger_commands.when,
-    "simulate": trigger_commands.simulate,
-    "decisions": decisions,
-    "history": history,
-    "show": show,
-    "report": report,
-    "web": page_commands.web,
-    "digest": page_commands.digest,
-    "notify": page_commands.notify,
-    "buffer": buffer_commands.buffer,
-    "import": buffer_commands.import_records,
-    "quarantine": quarantine,
-    "tokens": tokens,
-    "live": live,
-    "version": version,
-    "run": run,
-    "cancel": cancel,
-    "pause": pause,
-    "resume": resume,
-    "rollback": rollback,
-    "reload": reload,
-    "events": events,
-    "logs": logs,
-    "doctor": doctor,
-    "setup-buffer": setup_buffer,
-    "setup-serve": setup_serve,
-    "completions": completions,
-    "rebase": rebase,
-    "tag": tag,
-    "export": export,
-    "prune": prune,
-    "sync": sync,
-    "worker-host check": worker_host.check,
-    "worker-host serve": worker_host.serve,
-    "bundle export": bundle_commands.export,
-    "bundle import": bundle_commands.import_,
-    "bundle show": bundle_commands.show,
-    "bundle judge": bundle_commands.judge,
-    "bundle list": bundle_commands.list_,
-    "bundle remove": bundle_commands.remove,
-    "metric add": metric_commands.add,
-    "metric remove": metric_commands.remove,
-    "config check": config_commands.check,
-    "config show": config_commands.show,
-}

@@ -98,6 +98,10 @@ class WorkerFailed(SleepdError):
     """The worker process ended without a report: it crashed, hung, was killed or reported why it gave up."""
 
 
+class LineBroken(WorkerFailed):
+    """The machine on which the worker runs is gone, or the way to it."""
+
+
 class WorkerDied(WorkerFailed):
     """It ended without a message: it was killed, crashed or hung. A resumed run may continue what it had done."""
 

@@ -164,10 +164,11 @@ def test_unknown_keys_are_passed_over(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["openclaw", "chatgpt_export", "librechat", "open_webui"])
-def test_hundred_thousand_turns_are_read(name: str) -> None:
-    """A conversation of 100,000 turns is read without recursion, and every reply of it is learned."""
-    reading = read_digest(io.BytesIO(as_lines(long_one(name, 100_000))), None)
-    assert len(reading.columns.keys) == 50_000
+def test_endless_conversations_are_read(name: str) -> None:
+    """A conversation of 100,000 turns (of other programs 20,000) is read without recursion; each reply is learned."""
+    turns = 100_000 if name == "chatgpt_export" else 20_000
+    reading = read_digest(io.BytesIO(as_lines(long_one(name, turns))), None)
+    assert len(reading.columns.keys) == turns // 2
     assert reading.skipped_total == 0
 
 

@@ -14,12 +14,11 @@ import msgspec
 
 from sleepd.config.layers import load
 from sleepd.config.schema import Config
-from sleepd.errors import ConfigError, SleepdError
+from sleepd.errors import ConfigError, LineBroken, SleepdError
 from sleepd.protocol.host_check import HostCheck, HostFinding
 from sleepd.protocol.remote_job import Examine, Examined, MachineIdentity
 
 from .identity import difference, own_identity
-from .line import LineBroken
 from .ssh import open_line
 
 _ADVICE: Final = {

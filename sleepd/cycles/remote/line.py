@@ -17,7 +17,7 @@ from typing import BinaryIO, Final, Generic, TypeVar
 
 import msgspec
 
-from sleepd.errors import ProtocolError, WorkerFailed
+from sleepd.errors import LineBroken, ProtocolError
 from sleepd.files import FILE_MODE, fsync_path, hashed, open_regular
 from sleepd.protocol.job import MAX_MESSAGE_BYTES, encode
 from sleepd.protocol.remote_job import SAME_VERSION, Beat, FileEntry
@@ -28,10 +28,6 @@ BEAT_SECONDS: Final = 5.0
 _PIECE: Final = 2**20
 
 _Message = TypeVar("_Message")
-
-
-class LineBroken(WorkerFailed):
-    """The other side is gone, or the way to it."""
 
 
 class HostLine(Generic[_Message]):

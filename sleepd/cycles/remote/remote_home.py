@@ -30,7 +30,7 @@ from typing import Final, TypeAlias
 import msgspec
 
 from sleepd.config.schema import Config
-from sleepd.errors import ProtocolError, WorkerFailed
+from sleepd.errors import LineBroken, ProtocolError, WorkerFailed
 from sleepd.files import read_document
 from sleepd.protocol.job import (
     RESUME_POINT,
@@ -62,7 +62,7 @@ from sleepd.protocol.remote_job import (
 from sleepd.version import VERSION
 
 from .identity import own_identity
-from .line import HostLine, LineBroken, entry_of
+from .line import HostLine, entry_of
 from .ssh import open_line
 
 PAUSES: Final = (1.0, 2.0, 5.0, 15.0, 30.0, 60.0, 60.0)

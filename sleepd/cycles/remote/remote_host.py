@@ -39,7 +39,7 @@ from sleepd.config.layers import load
 from sleepd.config.schema import Config
 from sleepd.cycles.running.gpu_lock import GpuLock
 from sleepd.cycles.running.worker_process import Worker, WorkerPolicy, worker_command
-from sleepd.errors import Busy, ProtocolError, SleepdError, WorkerDied, WorkerFailed
+from sleepd.errors import Busy, LineBroken, ProtocolError, SleepdError, WorkerDied, WorkerFailed
 from sleepd.files import make_directory, open_lock, read_document, write_durably
 from sleepd.host import worker_python
 from sleepd.log import configure
@@ -68,7 +68,7 @@ from sleepd.protocol.remote_job import (
 from sleepd.worker_program import NoAnswer, ask_worker
 
 from .identity import difference, own_identity
-from .line import HostLine, LineBroken, entry_of
+from .line import HostLine, entry_of
 
 KEPT_DAYS: Final = 7.0
 _MIB: Final = 2**20

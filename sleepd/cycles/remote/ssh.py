@@ -17,10 +17,11 @@ from typing import Final
 
 from sleepd.config.layers import load
 from sleepd.config.schema import Config
+from sleepd.errors import LineBroken
 from sleepd.protocol.job import MAX_MESSAGE_BYTES
 from sleepd.protocol.remote_job import HostMessage, decode_host
 
-from .line import HostLine, LineBroken
+from .line import HostLine
 
 SOCKET_NAME: Final = "worker-host.sock"
 HOST_COMMAND: Final = "sleepctl worker-host serve"

@@ -428,7 +428,7 @@ def replies_of(record: dict[str, Any]) -> int:
         parts = [{"type": "text", "text": content}] if isinstance(content, str) else content or []
         if message["role"] == "user":
             is_asked, is_text = True, all(part["type"] == "text" for part in parts)
-        elif message["role"] != "assistant":
+        else:
             is_text = is_text and all(part["type"] == "text" for part in parts)
         if message["role"] == "assistant":
             thought = (message.get("reasoning_content") or "").strip()

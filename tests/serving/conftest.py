@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.serving.serving_stage import make_champions
+from tests.serving.fake_engines import FakeRouter
+from tests.serving.serving_stage import ServingStage, make_champions
 
 
 @pytest.fixture(autouse=True)
@@ -21,3 +22,10 @@ def two_champions(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("champions")
     make_champions(directory, 12, 24)
     return directory
+
+
+@pytest.fixture
+def router(stage: ServingStage) -> FakeRouter:
+    """The engine of a stage that has a router."""
+    assert isinstance(stage.engine, FakeRouter)
+    return stage.engine

@@ -30,12 +30,6 @@ def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, two_champions: Path) 
         yield ServingStage(tmp_path, router, "llama-router", ready_seconds=1.0, wait_idle_seconds=0.05)
 
 
-@pytest.fixture
-def router(stage: ServingStage) -> FakeRouter:
-    assert isinstance(stage.engine, FakeRouter)
-    return stage.engine
-
-
 def changed_answers(router: FakeRouter, change: Callable[[list[dict[str, Any]]], None]) -> None:
     """Have the list of each answer's tokens changed on its way."""
     chat = router.chat

@@ -38,12 +38,6 @@ def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, two_champions: Path) 
         yield ServingStage(tmp_path, router, "llama-router", ready_seconds=1.0, wait_idle_seconds=1.0)
 
 
-@pytest.fixture
-def router(stage: ServingStage) -> FakeRouter:
-    assert isinstance(stage.engine, FakeRouter)
-    return stage.engine
-
-
 def test_champion_is_served_and_proved(stage: ServingStage, router: FakeRouter) -> None:
     """A turn puts the champion into the engine, proves it, and tells so once."""
     state = stage.turns()

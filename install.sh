@@ -162,12 +162,22 @@ install_wheel() {
     run "${pip[@]}" install "${quiet[@]}" --no-deps --no-index --force-reinstall "$1"/wheel/*.whl
 }
 
+# Where bitsandbytes is, each process that trains imports it and takes a second longer: the everyday tests do without.
+add_nf4() {
+    local marker="$1/.has-nf4"
+    if [[ ! -e $marker ]]; then
+        run "$1/bin/python" -m pip install --quiet --disable-pip-version-check --no-input "${locked[@]}" "$here/config/requirements/nf4.txt"
+        run touch "$marker"
+    fi
+}
+
 install_test() {
     local base="$here/.sleepd-test"
     log="$base/install.log"
     prepare
     stage "an environment for the tests (torch: a large download, once)" \
         environment "$base/env" "${locked[@]}" "$here/config/requirements/test.txt" --then "${torch[@]}"
+    ! $is_all || stage "bitsandbytes, for a base in 4 bits" add_nf4 "$base/env"
     stage "the wheel of this checkout, which is what is tested" install_wheel "$base"
     # With PYTHONSAFEPATH neither pytest nor a process that a test starts takes a module from the working directory.
     # Some tests wait for a process or a machine that boots, and leave a core to a third process.

@@ -32,7 +32,10 @@ def writes() -> list[str]:
 
 
 @needs_strace
-@pytest.mark.parametrize("share", [0.02, 0.2, 0.4, 0.55, 0.65, 0.75, 0.82, 0.9, 0.97])
+@pytest.mark.parametrize(
+    "share",
+    [0.2, 0.55, 0.75, 0.97, *(pytest.param(each, marks=pytest.mark.model) for each in (0.02, 0.4, 0.65, 0.82, 0.9))],
+)
 def test_killed_daemon_loses_no_write(writes: list[str], share: float) -> None:
     """After the next start the ledger is exact, every experience has one place, ``current`` is whole, staging clean."""
     assert len(writes) > 100

@@ -65,7 +65,10 @@ def test_refused_write_costs_no_experience(fault: Fault, tmp_path: Path) -> None
 
 
 @pytest.mark.skipif(not has_strace, reason="strace is not installed")
-@pytest.mark.parametrize("name", ["adapter_model.safetensors", "manifest.json", ""])
+@pytest.mark.parametrize(
+    "name",
+    ["adapter_model.safetensors", *(pytest.param(each, marks=pytest.mark.model) for each in ("manifest.json", ""))],
+)
 def test_failed_sync_ends_the_cycle(name: str, tmp_path: Path) -> None:
     """Whatever of a checkpoint the disk does not take, the next cycle trains the same anew, with files of its own."""
     outcome, life = refuse_sync_of(name, tmp_path)

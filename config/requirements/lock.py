@@ -33,7 +33,7 @@ _BLOCK = re.compile(r"^\S+==.*\n(?:^[ #].*\n)*", re.MULTILINE)
 
 
 def wanted(project: dict[str, Any]) -> dict[str, list[str]]:
-    """What goes into each file, before anything is resolved. The last one holds all, and settles the versions."""
+    """What goes into each file, before anything is resolved. The last one settles the versions of all but ``nf4``."""
     metadata = project["project"]
     extras, daemon = metadata["optional-dependencies"], metadata["dependencies"]
     worker = [*daemon, *extras["worker"], TORCH]
@@ -43,7 +43,8 @@ def wanted(project: dict[str, Any]) -> dict[str, list[str]]:
         "web": extras["web"],
         "worker": worker,
         "llama": extras["llama"],
-        "test": [*worker, *extras["nf4"], *extras["web"], *extras["llama"], *extras["test"]],
+        "nf4": extras["nf4"],
+        "test": [*worker, *extras["web"], *extras["llama"], *extras["test"]],
     }
 
 
@@ -85,11 +86,11 @@ def main() -> None:
     project = read_project()
     upgrade = sys.argv[1:]
     lists = wanted(project)
-    known = "" if upgrade else "".join(path.read_text() for path in HERE.glob("test.txt"))
+    known = "" if upgrade else "".join((HERE / f"{name}.txt").read_text() for name in ("test", "nf4"))
     everything = resolve(lists["test"], known, *upgrade)
     embedded = resolve([EMBEDDED], "", "--no-deps")
     for name, requirements in lists.items():
-        blocks = _BLOCK.findall(everything if name == "test" else resolve(requirements, everything))
+        blocks = _BLOCK.findall(everything if name == "test" else resolve(requirements, everything + known))
         kept = [block for block in blocks if not LEFT_OUT.match(block) and not _NOT_HERE.search(block)]
         if name in ("worker", "test"):
             kept = sorted([*kept, *_BLOCK.findall(embedded)])

@@ -62,7 +62,6 @@ def detail(response: str, *, is_there: bool = True) -> QuarantineDetail:
     return QuarantineDetail(entry=entry, prompt="Well?", response=response, salience=0.7 if is_there else None)
 
 
-@pytest.mark.processes
 def test_only_control_tokens_stand_in_brackets(daemon: FakeDaemon, sleepctl: Sleepctl, config: str) -> None:
     """What is supervised stands apart; a control word of the text, and a bracket in it, look like what they are."""
     daemon.replies[control.QuarantineShow] = detail(FORGED)

@@ -126,7 +126,7 @@ def test_missing_bitsandbytes_is_told(
     found = checked(tmp_path / "base.gguf" if form == "gguf" else tiny_model, "nf4")
     assert "bitsandbytes" in found.problem
     assert found.hint == f"{sys.executable} -m pip install --no-deps {quantization.REQUIREMENT}"
-    assert f"{quantization.REQUIREMENT} \\\n" in (ROOT / "config/requirements/test.txt").read_text()
+    assert f"{quantization.REQUIREMENT} \\\n" in (ROOT / "config/requirements/nf4.txt").read_text()
 
 
 @needs_bitsandbytes

@@ -77,6 +77,7 @@ def test_an_unreadable_job_is_a_failure(tmp_path: Path) -> None:
     assert run_process(tmp_path).last.kind == "bad_job"
 
 
+@pytest.mark.model
 def test_asking_gives_one_reply_a_question(tiny_model: Path, models: Path, tmp_path: Path) -> None:
     """Stdout holds a JSON list and nothing else."""
     questions = tmp_path / "questions.json"

@@ -235,10 +235,14 @@ def test_faults_are_survived(command: str, shown: str) -> None:
     ("command", "shown"),
     [
         ("hostile_clients.py --seconds 0.3", "refused +slowest"),
+        (
+            "mutants.py sleepd/cycles/longest_waiting.py --most 1 --tests tests/test_longest_waiting.py",
+            r"1 of \d+ mutants tried",
+        ),
     ],
 )
-def test_answers_are_timed(command: str, shown: str) -> None:
-    """A command that also judges how long an answer took prints its table; a busy machine may fail that judgement."""
+def test_table_is_printed(command: str, shown: str) -> None:
+    """A command whose judgement depends on the machine, or on which mutants are drawn, prints its table."""
     script, *arguments = command.split()
     assert re.search(shown, run(f"faults/{script}", *arguments, ends=(0, 1)))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import configparser
+import contextlib
 import json
 import math
 import random
@@ -178,7 +179,8 @@ def _handler(engine: FakeEngine) -> type[BaseHTTPRequestHandler]:
             self.send_response(status)
             self.send_header("Content-Length", str(len(content)))
             self.end_headers()
-            self.wfile.write(content)
+            with contextlib.suppress(BrokenPipeError):  # the client has left
+                self.wfile.write(content)
 
         do_GET = do_POST = _serve  # noqa: N815
 

@@ -171,7 +171,7 @@ def test_running_cycle_is_followed(real: DaemonProcess, page: WebProcess, browse
         assert layout.faults(browser) == [], path
         keep(browser, path)
     do(browser, page, CANCEL)
-    assert real.status().running_cycle is None
+    real.await_true(lambda: real.status().running_cycle is None, "the cycle's end")
 
 
 def keep(browser: Browser, path: str) -> None:

@@ -19,6 +19,7 @@ from .conftest import examples, make_job
 pytestmark = [pytest.mark.worker, pytest.mark.skipif(SSHD is None, reason="openssh-server is not installed")]
 
 
+@pytest.mark.model
 def test_real_cycle_runs_on_the_host(tiny_model: Path, models: Path, tmp_path: Path) -> None:
     """Both machines name the base's fingerprint by themselves, the host trains, and the whole checkpoint is here."""
     real_interpreter(tmp_path / "real")

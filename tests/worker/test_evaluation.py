@@ -537,6 +537,7 @@ def test_champion_and_predecessor_are_compared(run_here: RunHere, tmp_path: Path
     assert loss.predecessor == pytest.approx(first.parent, abs=1e-5)
 
 
+@pytest.mark.model
 def test_base_can_be_predecessor(run_here: RunHere, tmp_path: Path) -> None:
     """Predecessor '' is the base; the adapter that is trained is the same to the bit with a comparison and without."""
     run_here(name="one")
@@ -611,6 +612,7 @@ def test_divergence_from_itself_is_zero(tiny: Any) -> None:
     assert evaluator.divergence(sequences, shifted) == pytest.approx(parts.mean().item(), rel=1e-4)
 
 
+@pytest.mark.model
 def test_worse_champion_is_not_trained_on(run_here: RunHere, tmp_path: Path) -> None:
     """The cycle ends before its first step, with what was measured; a champion that is better goes on."""
     from sleepd.worker.failure import GiveUp

@@ -11,6 +11,10 @@ Only these three count as a sleep: they move "last sleep" and what counts as new
 ``interrupted`` leave both as they were. A shutdown or a crash suspends; a suspended cycle goes on with
 ``training_started``, or is interrupted where it cannot go on.
 
+``measured`` is the one of a pair (``cycles.running.pair``) whose worker has reported: its report is in the ledger, its
+files are staged, and its verdict waits until the other one was measured, too. It has no way to ``suspended``, for
+nothing of it is under way.
+
 ``judged`` has no way to ``suspended``: the worker is done and the rest takes the daemon a moment, so what a crash left
 there is finished or given up at the next start, never resumed. It has no way to ``cancelled`` either: from then on the
 operator undoes with ``rollback``.
@@ -38,6 +42,7 @@ class State(StrEnum):
     TRAINING = "training"
     EVALUATING = "evaluating"
     SUSPENDED = "suspended"
+    MEASURED = "measured"
     JUDGED = "judged"
     PROMOTED = "promoted"
     REJECTED = "rejected"
@@ -52,6 +57,7 @@ class Event(StrEnum):
 
     TRAINING_STARTED = "training_started"
     EVALUATION_STARTED = "evaluation_started"
+    REPORT_KEPT = "report_kept"
     REPORT_JUDGED = "report_judged"
     PROMOTE = "promote"
     REJECT = "reject"
@@ -71,8 +77,14 @@ _ENDINGS: Final = {
 TRANSITIONS: Final[dict[State, dict[Event, State]]] = {
     State.PLANNED: {Event.TRAINING_STARTED: State.TRAINING, Event.SUSPEND: State.SUSPENDED, **_ENDINGS},
     State.TRAINING: {Event.EVALUATION_STARTED: State.EVALUATING, Event.SUSPEND: State.SUSPENDED, **_ENDINGS},
-    State.EVALUATING: {Event.REPORT_JUDGED: State.JUDGED, Event.SUSPEND: State.SUSPENDED, **_ENDINGS},
+    State.EVALUATING: {
+        Event.REPORT_JUDGED: State.JUDGED,
+        Event.REPORT_KEPT: State.MEASURED,
+        Event.SUSPEND: State.SUSPENDED,
+        **_ENDINGS,
+    },
     State.SUSPENDED: {Event.TRAINING_STARTED: State.TRAINING, **_ENDINGS},
+    State.MEASURED: {Event.REPORT_JUDGED: State.JUDGED, **_ENDINGS},
     State.JUDGED: {
         Event.PROMOTE: State.PROMOTED,
         Event.REJECT: State.REJECTED,

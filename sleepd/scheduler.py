@@ -114,6 +114,7 @@ class SleepScheduler:
         epochs: int | None = None,
         learning_rate: float | None = None,
         max_experiences: int | None = None,
+        strategies: Sequence[str] = (),
     ) -> dict[str, Any]:
         """Sleep if due, and wait for the end.
 
@@ -121,17 +122,20 @@ class SleepScheduler:
             epochs: None: as the strategy has it.
             learning_rate: None: as the strategy has it.
             max_experiences: most new experiences; None: as configured.
+            strategies: two, against each other on the same experiences; empty: the configured one.
 
         Returns:
             Not due: ``status`` (``skipped``), ``reason``, ``timestamp``. With a verdict: ``sleep_cycle,
             num_experiences, epochs, final_loss, avg_salience, epoch_losses, learning_rate, timestamp``, and
-            ``status`` (``completed``), ``promoted``, ``reason``, ``holdout``. Else: ``status`` (``failed``,
+            ``status`` (``completed``), ``promoted``, ``reason``, ``holdout``; of two strategies that of the better one,
+            with ``strategy``, and ``rival`` for the other. Else: ``status`` (``failed``,
             ``cancelled``, ``interrupted``), ``reason``, ``hint``, ``sleep_cycle``, ``timestamp``.
 
         Raises:
             SleepdError: it could not be tried.
         """
-        return self.order(Run(epochs=epochs, learning_rate=learning_rate, max_experiences=max_experiences))
+        order = Run(epochs=epochs, learning_rate=learning_rate, max_experiences=max_experiences)
+        return self.order(msgspec.structs.replace(order, strategies=list(strategies)))
 
     def get_status(self) -> dict[str, Any]:
         """How things stand; times are naive and local, as they always were."""
@@ -159,7 +163,7 @@ class SleepScheduler:
         async def here(sleeper: Sleeper, reader: ReadModel) -> dict[str, Any]:
             cycle = await sleeper.begin(order_of(request))
             await sleeper.finished()
-            return older_result(reader, reader.record(cycle))
+            return older_result(reader, *reader.outcome(cycle))
 
         def there(client: Client) -> dict[str, Any]:
             result = client.call(request, RunResult)

@@ -8,7 +8,9 @@ SIGTERM · ``crash`` exits 3 · ``kill`` kills itself · ``fail`` gives up in wo
 appears beside its job · ``die_resumably`` leaves a resume point and kills itself · ``other_version`` says hello as
 another version · ``open`` a report that, on three held out, decides nothing · ``learn`` knows what it was told, and is
 as before on the rest · ``worse`` finds the champion worse on later experiences, where there are enough, and else
-promotes · ``liar`` says that the champion is worse, with figures that do not say it.
+promotes · ``liar`` says that the champion is worse, with figures that do not say it · ``better`` a report that is
+promoted, with a smaller loss than ``promote``'s. Of two behaviours with a comma between them the first is that of a
+pair's first cycle, the second that of its second one.
 """
 
 from __future__ import annotations
@@ -172,6 +174,12 @@ def evidence(on_probation: Probation | None, newly_trained: list[TrainedLoss], r
     )
 
 
+def behaviour_of(behaviours: str, job: Job) -> str:
+    """How the worker of that cycle behaves."""
+    first, _, second = behaviours.partition(",")
+    return second if second and job.rival is not None and job.rival < job.cycle else first
+
+
 def read_job(staging: Path) -> tuple[Job, list[TrainingExample]]:
     """What the daemon staged for a worker."""
     work = staging / "work"
@@ -182,6 +190,7 @@ def messages(
     behaviour: str, job: Job, examples: list[TrainingExample], staging: Path
 ) -> Iterator[WorkerMessage | Pause]:
     """What it sends, to be sent one after the other; it leaves an adapter before the report."""
+    behaviour = behaviour_of(behaviour, job)
     yield Hello(version="0.0.0" if behaviour == "other_version" else VERSION, pid=os.getpid())
     if behaviour in FAILURES:
         yield Failure(kind=FAILURES[behaviour], message="it cannot be done", hint="do something else")
@@ -204,7 +213,7 @@ def messages(
     yield Progress(phase="evaluating", device="cpu")
     (staging / "adapter_model.safetensors").write_bytes(f"weights of cycle {job.cycle}".encode())
     (staging / "adapter_config.json").write_text("{}")
-    after = {"reject": 3.5, "learn": 3.0}.get(behaviour, 2.5)
+    after = {"reject": 3.5, "learn": 3.0, "better": 2.0}.get(behaviour, 2.5)
     known = 0.3 if behaviour == "learn" else None
     spread = 0.19 if behaviour == "open" else 0.0
     rate = job.strategy.learning_rate
@@ -235,15 +244,17 @@ def main() -> None:
     parser.add_argument("staging", type=Path)
     options = parser.parse_args()
     wire = socket.socket(fileno=options.fd)
-    if options.behaviour == "stubborn":
+    job, examples = read_job(options.staging)
+    behaviour = behaviour_of(options.behaviour, job)
+    if behaviour == "stubborn":
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    for message in messages(options.behaviour, *read_job(options.staging), options.staging):
+    for message in messages(behaviour, job, examples, options.staging):
         if isinstance(message, Pause):
             time.sleep(PAUSE_SECONDS)
             continue
         wire.sendall(encode(message))
         if isinstance(message, Hello):
-            break_off(options.behaviour, wire)
+            break_off(behaviour, wire)
 
 
 if __name__ == "__main__":

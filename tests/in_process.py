@@ -111,7 +111,7 @@ class WorkerHere:
 def worker_here(policy: WorkerPolicy, listener: Callable[[Progress | Notice], None]) -> Worker | WorkerHere:
     """The fake worker in this process where that can behave as asked, else a process."""
     behaviour = policy.command[-1]
-    if str(FAKE_WORKER) not in policy.command or behaviour in NEEDS_PROCESS:
+    if str(FAKE_WORKER) not in policy.command or NEEDS_PROCESS & set(behaviour.split(",")):
         return Worker(policy, listener)
     return WorkerHere(behaviour, listener)
 

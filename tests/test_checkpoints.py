@@ -77,7 +77,7 @@ def test_interruption_leaves_champion_whole(tmp_path: Path, point: str) -> None:
     with pytest.raises(Broken):
         make(Checkpoints(tmp_path, trace=trace), 2)
     store = Checkpoints(tmp_path)
-    store.sweep(keep=None)
+    store.sweep()
     champion = store.champion()
     assert champion == (2 if point == "promoted" else 1)
     assert verify(store.promoted_path(champion)).cycle == champion
@@ -232,7 +232,7 @@ def test_sweep_removes_temporary_files_only(tmp_path: Path) -> None:
     make(store, 2)
     store.stage(1)
     (tmp_path / ".status.json.77.tmp").write_text("half")
-    assert store.sweep(keep=None) == ["cycle_001"]
+    assert store.sweep() == ["cycle_001"]
     assert verify(store.promoted_path(2)).cycle == 2
     assert not list(tmp_path.glob(".*.tmp"))
 

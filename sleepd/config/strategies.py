@@ -89,6 +89,20 @@ def adapter_shape(strategy: Strategy) -> str:
     return f"r{strategy.rank}:{modules}"
 
 
+def why_not_comparable(one: Strategy, other: Strategy) -> str:
+    """Why two strategies cannot be compared on the same examples and the same champion; empty: they can."""
+    if one.name == other.name:
+        return f"expected two strategies, found {one.name} twice"
+    if adapter_shape(one) != adapter_shape(other):
+        shapes = f"{one.name} {adapter_shape(one)}, {other.name} {adapter_shape(other)}"
+        return f"they have adapters of other shapes ({shapes}), so they cannot continue the same champion"
+    for name in ("lineage", "replay_share", "min_replayed", "max_tokens", "kl_prompts"):
+        if getattr(one, name) != getattr(other, name):
+            values = f"{getattr(one, name)} and {getattr(other, name)}"
+            return f"{one.name} and {other.name} differ in {name} ({values}), so they have no examples in common"
+    return ""
+
+
 def find_strategy(name: str, *, epochs: int | None = None, learning_rate: float | None = None) -> Strategy:
     """The strategy of that name, with what the caller overrides.
 

@@ -36,6 +36,7 @@ from .history import NotedError, PastCycles
 from .recovery import recover
 from .repair import Repair
 from .running.gpu_lock import GpuLock
+from .running.pair import PairRunner
 from .running.planning import Sources
 from .running.runner import CycleRunner
 from .switch_champion import ChampionSwitch
@@ -87,6 +88,7 @@ class Parts:
             self.state.last_error = NotedError(message=troubles[-1], hint="sleepctl history", at=clock.now())
         self.finding = self._fact_finding()
         self.runner = self._runner()
+        self.pairs = PairRunner(self.runner, ledger, checkpoints)
         self.switch = self._switch()
 
     def _deployer(self, config: Config) -> Deployer:

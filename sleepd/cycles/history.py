@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 from itertools import islice
 from pathlib import Path
@@ -30,6 +31,7 @@ from sleepd.store.sqlite.ledger import Ledger
 from sleepd.store.sqlite.ledger_rows import CycleRecord
 from sleepd.store.sqlite.notes import IMPORTED_SEEN, IMPORTED_STATE
 
+from .running.pair import spokesman
 from .running.resume import crashes
 
 KEPT_ENTRIES = 50
@@ -167,7 +169,8 @@ class PastCycles:
     @property
     def trend(self) -> Trend:
         """How the last cycles with a verdict went."""
-        return trend([_judged(each) for each in self._ledger.judged(limit=CYCLES, is_own=True)])
+        judged = self._ledger.judged(limit=2 * CYCLES, is_own=True)
+        return trend([_judged(each) for each in without_losers(judged)][:CYCLES])
 
     @property
     def total_cycles(self) -> int:
@@ -220,6 +223,13 @@ class PastCycles:
         if written is None or not written.total_sleep_cycles:
             state = msgspec.structs.replace(self._imported, experiences_at_last_sleep=len(seen))
             write_scheduler_state(self._directory, state)
+
+
+def without_losers(newest_first: Sequence[CycleRecord]) -> list[CycleRecord]:
+    """Of each pair only the cycle that speaks for both: that the other one was not as good says nothing of the data."""
+    by_number = {each.cycle: each for each in newest_first}
+    pairs = ((each, by_number.get(each.rival or 0, each)) for each in newest_first)
+    return [each for each, rival in pairs if spokesman((each, rival)) is each]
 
 
 def _judged(record: CycleRecord) -> Judged:

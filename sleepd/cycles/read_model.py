@@ -29,6 +29,7 @@ from sleepd.store.sqlite.notes import AlarmSpan
 from .buffer_read_model import BufferReadModel
 from .composition import Parts
 from .history import NotedError
+from .running.pair import spokesman
 
 RATE_OVER = timedelta(days=7)
 """How far back experiences are counted to foresee the next sleep."""
@@ -166,6 +167,15 @@ class ReadModel:
     def record(self, cycle: int) -> CycleRecord:
         """As ``Ledger.summary``: NotFound where there is no such cycle."""
         return self._parts.ledger.summary(cycle)
+
+    def outcome(self, cycle: int) -> tuple[CycleRecord, CycleRecord | None]:
+        """What a cycle came to: the cycle that speaks for its pair, and the other one; None: it is in no pair."""
+        record = self.record(cycle)
+        if record.rival is None:
+            return record, None
+        both = (record, self.record(record.rival))
+        shown = spokesman(both)
+        return shown, both[shown is both[0]]
 
     def records(self, *, limit: int, before: int | None = None) -> list[CycleRecord]:
         """The cycles (below ``before``), newest first."""

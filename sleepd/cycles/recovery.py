@@ -5,7 +5,7 @@ nothing whole: then to the newest champion that is whole, else to the newest ado
 Rule 2: a whole checkpoint is the truth about a verdict. The ledger follows the manifest.
 Rule 3: every step may be done twice. A power cut during recovery is met by the next recovery.
 
-Theory of operation. An open cycle is one whose last record in the ledger is no end. Which of four things happened:
+Theory of operation. An open cycle is one whose last record in the ledger is no end. Which of these happened:
 
     ledger says               | on disk                 | it was cut short          | the cycle is
     --------------------------+-------------------------+---------------------------+------------------------------
@@ -13,8 +13,13 @@ Theory of operation. An open cycle is one whose last record in the ledger is no 
     judged                    | no whole checkpoint     | before the rename         | interrupted
     planned, training,        | its job can be read     | in the worker's time      | suspended, and counted
     evaluating                |                         |                           |
-    the same, or suspended    | its job cannot be read, | again and again, or the   | interrupted
+    planned, the second one   | its job can be read     | before its worker's time  | suspended
+    of a pair                 |                         |                           |
+    measured, one of a pair   | its job can be read     | before its verdict        | measured, as it was
+    one of these, or suspended| its job cannot be read, | again and again, or the   | interrupted
                               | or 4th time             | staging was damaged       |
+
+One of a pair whose other one was cancelled is interrupted: the cut came between the two records.
 
 Interrupted means: its experiences are as unlearned as before, and the next cycle trains them. Suspended means: it goes
 on with what was staged for it (``resume``), from the worker's last resume point, else from its beginning.
@@ -61,7 +66,7 @@ def recover(ledger: Ledger, checkpoints: Checkpoints, clock: Clock, *, cause: st
     """
     for cycle in ledger.open_cycles():
         _close(cycle, ledger, checkpoints, clock, cause)
-    swept = checkpoints.sweep(keep=ledger.suspended_cycle())
+    swept = checkpoints.sweep(keep=ledger.open_cycles())
     if swept:
         get_logger().info("staging_swept", text=", ".join(sorted(swept)))
     return fix_current(ledger, checkpoints)
@@ -84,7 +89,7 @@ def _close(cycle: int, ledger: Ledger, checkpoints: Checkpoints, clock: Clock, c
     if reason:
         ledger.advance(cycle, Event.INTERRUPT, at=clock.now(), reason=reason)
         get_logger().warning("cycle_interrupted", cycle=cycle, text=reason)
-    elif state is not State.SUSPENDED:
+    elif state not in (State.SUSPENDED, State.MEASURED):
         ledger.advance(cycle, Event.SUSPEND, at=clock.now(), reason=cause)
         get_logger().warning("cycle_suspended", cycle=cycle, text=cause)
 
@@ -93,8 +98,12 @@ def _why_over(cycle: int, state: State, ledger: Ledger, checkpoints: Checkpoints
     """Why the cycle cannot go on; empty: nothing here speaks against it."""
     if state is State.JUDGED:
         return f"{cause}; its experiences are trained by the next cycle"
+    rival = ledger.summary(cycle).rival
+    if rival is not None and ledger.state(rival) is State.CANCELLED:
+        return f"cycle {rival}, the other one of its pair, was cancelled"
     times = resume.crashes(ledger, cycle).count
-    if state is not State.SUSPENDED:
+    is_waiting = state is State.PLANNED and rival is not None and rival < cycle
+    if state not in (State.SUSPENDED, State.MEASURED) and not is_waiting:
         times = resume.note_crash(ledger, cycle, clock.now()).count
     if times > resume.MAX_CRASHES:
         return f"it was interrupted {times} times; its experiences are trained by the next cycle"

@@ -33,12 +33,13 @@ from .composition import Parts
 from .history import NotedError
 from .quarantine_override import OverrideDone, Verb, override
 from .repair import disk_error
-from .running.planning import Order, line_up
+from .running.pair import spokesman
+from .running.pair_planning import line_up_order
+from .running.planning import Order
 from .running.resume import obstacle, staged_job
-from .running.runner import CycleEnd, Lineup
+from .running.staging import Lineup
 from .running.trial import line_up_foreign, note_judged
-from .running.worker_engine import engine_command
-from .running.worker_process import WorkerPolicy
+from .running.worker_engine import engine_policy
 
 _ABOUT_TRAINING: Final = frozenset({"nothing_to_train", "nothing_to_measure", "cooling_down", "trains_nothing"})
 """Vetoes that do not hold back a cycle that trains nothing."""
@@ -57,7 +58,7 @@ class Sleeper:
         self._state = parts.state
         self._worker_command = worker
         self._starting = asyncio.Lock()
-        self._task: asyncio.Task[CycleEnd] | None = None
+        self._task: asyncio.Task[CycleRecord] | None = None
 
     # --- reading and deciding ---
 
@@ -125,9 +126,8 @@ class Sleeper:
         state = self._state
         async with self._starting:
             if state.running_cycle is not None:
-                raise Busy(
-                    f"cycle {state.running_cycle} is under way", hint="sleepctl status; sleepctl cancel stops it"
-                )
+                under_way = f"cycle {state.running_cycle} is under way"
+                raise Busy(under_way, hint="sleepctl status; sleepctl cancel stops it")
             decision = await self.refresh()
             if order.force or order.thresholds != Thresholds():
                 decision = self.decide(order.thresholds, force=order.force)
@@ -136,13 +136,13 @@ class Sleeper:
             with self._parts.gpu.taken(state.config.worker.own_gpu_lock):
                 cut = self._suspended_cycle
                 if cut is None:
-                    job = await self._stage(line_up(order, state.config, self._parts.sources, day=self._today))
+                    job = await self._stage(line_up_order(order, state.config, self._parts.sources, day=self._today))
                 else:
                     job = self._reopen(cut, order)
             return self._launch(job)
 
     def _launch(self, job: Job) -> int:
-        self._state.running_cycle, self._state.state_since = job.cycle, self._parts.clock.now()
+        self._note_begun(job.cycle)
         self._task = asyncio.create_task(self._finish(job))
         self._task.add_done_callback(partial(self._note_unrecorded, job.cycle))
         return job.cycle
@@ -163,25 +163,24 @@ class Sleeper:
             if held:
                 raise NothingToDo(held[0].text, hint="sleepctl check shows every condition")
             with self._parts.gpu.taken(self._state.config.worker.own_gpu_lock):
-                job = await self._stage(
-                    line_up_foreign(beginning, self._state.config, self._parts.sources, day=self._today)
-                )
+                foreign = line_up_foreign(beginning, self._state.config, self._parts.sources, day=self._today)
+                job = await self._stage(foreign)
             return self._launch(job)
 
     @property
     def _today(self) -> date:
         return self._parts.clock.now().astimezone().date()
 
-    async def _stage(self, planned: Awaitable[Lineup]) -> Job:
+    async def _stage(self, planned: Awaitable[list[Lineup]]) -> Job:
         parts = self._parts
         try:
-            lineup = await planned
-            parts.runner.begin(lineup)
+            lineups = await planned
+            parts.runner.begin(*lineups)
         except CheckpointInvalid as error:
             raise parts.repair.champion_damaged(error) from error
         except OSError as error:
             raise disk_error(error) from error
-        return lineup.job
+        return lineups[0].job
 
     def _reopen(self, cycle: int, order: Order) -> Job:
         if order.is_explicit:
@@ -196,42 +195,43 @@ class Sleeper:
         return job
 
     async def finished(self) -> CycleRecord | None:
-        """The cycle under way, once it has ended; None: none is."""
-        return None if self._task is None else (await asyncio.shield(self._task)).summary
+        """The cycle under way, once it has ended, or the better one of a pair; None: none is."""
+        return None if self._task is None else await asyncio.shield(self._task)
 
-    async def _finish(self, job: Job) -> CycleEnd:
-        parts, state, settings = self._parts, self._state, self._state.config.worker
-        policy = WorkerPolicy(
-            command=self._worker_command or engine_command(state.config),
-            silence_seconds=settings.silence_seconds,
-            stop_seconds=settings.stop_seconds,
-        )
+    async def _finish(self, job: Job) -> CycleRecord:
+        parts, state = self._parts, self._state
+        policy = engine_policy(state.config, self._worker_command)
         try:
-            if settings.engine == "local":
+            if state.config.worker.engine == "local":
                 await parts.deployer.free()
             with parts.repair.responsible():
-                end = await parts.runner.finish(job, policy, Gates.of(state.config.promotion, job))
+                ends = await parts.pairs.finish(job, policy, Gates.of(state.config.promotion, job), self._note_begun)
         finally:
             parts.gpu.release()
             state.running_cycle = None
             state.decision = None  # it spoke of the time before the cycle
             state.state_since = parts.clock.now()
-        if job.foreign:
-            await asyncio.to_thread(note_judged, job, end.summary.state)
-        elif end.failure is not None:
-            parts.fit.note(end.failure, end.summary.parent, state.config.model.base)
-        if end.summary.state is State.PROMOTED:
-            parts.demotion.forget()
+        for end in ends:
+            if job.foreign:
+                await asyncio.to_thread(note_judged, job, end.summary.state)
+            elif end.failure is not None:
+                parts.fit.note(end.failure, end.summary.parent, state.config.model.base)
+            if end.summary.state is State.PROMOTED:
+                parts.demotion.forget()
         parts.switch.demote_after_cycle()
         state.last_error = parts.history.newest_failure()
         parts.history.forget_cached()
         parts.repair.write_history()
         parts.keeping.prune_after_cycle(Keep.of(state.config.state))
         await parts.intake.recount()
-        parts.listener("cycle_ended", {"cycle": end.summary.cycle, "state": end.summary.state})
-        return end
+        for end in ends:
+            parts.listener("cycle_ended", {"cycle": end.summary.cycle, "state": end.summary.state})
+        return spokesman(end.summary for end in ends)
 
-    def _note_unrecorded(self, cycle: int, task: asyncio.Task[CycleEnd]) -> None:
+    def _note_begun(self, cycle: int) -> None:
+        self._state.running_cycle, self._state.state_since = cycle, self._parts.clock.now()
+
+    def _note_unrecorded(self, cycle: int, task: asyncio.Task[CycleRecord]) -> None:
         if not task.cancelled() and task.exception() is not None:  # logged already; ``repair`` does the rest
             self._parts.listener("cycle_ended", {"cycle": cycle, "state": "not recorded"})
 

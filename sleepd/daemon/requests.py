@@ -216,14 +216,15 @@ class Requests:
             return RunResult(is_started=True, reason=reason, cycle=cycle, undo="sleepctl cancel")
         await self._sleeper.finished()
         # Not the task's own result: another cycle may have begun and ended since.
-        found = detail(self._reader, cycle)
-        older = older_result(self._reader, self._reader.record(cycle))
+        shown, rival = self._reader.outcome(cycle)
+        found = detail(self._reader, shown.cycle)
         return RunResult(
             is_started=True,
             reason=found.summary.reason,
-            cycle=cycle,
+            cycle=shown.cycle,
             summary=found.summary,
-            older=older,
+            rival=detail(self._reader, rival.cycle).summary if rival else None,
+            older=older_result(self._reader, shown, rival),
             undo=found.undo,
         )
 

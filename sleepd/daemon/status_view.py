@@ -297,11 +297,15 @@ def write_offline_copies(directory: Path, copies: dict[str, bytes]) -> None:
         replace_file(directory / name, content)
 
 
-def older_result(reader: ReadModel, record: CycleRecord) -> dict[str, Any]:
+def older_result(reader: ReadModel, record: CycleRecord, rival: CycleRecord | None = None) -> dict[str, Any]:
     """The result of a cycle as the older ``run_sleep_cycle`` returned it, and ours beside it.
 
-    A cycle without a verdict has ``status`` (its state) and ``reason`` in place of losses.
+    A cycle without a verdict has ``status`` (its state) and ``reason`` in place of losses. Of a pair the other cycle is
+    in ``rival``, in short.
     """
+    if rival is not None:
+        short = {"sleep_cycle": rival.cycle, "strategy": rival.strategy, "state": rival.state, "reason": rival.reason}
+        return {**older_result(reader, record), "strategy": record.strategy, "rival": short}
     at = record.ended_at or record.started_at
     report = reader.report(record.cycle)
     if report is None:

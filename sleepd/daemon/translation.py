@@ -67,5 +67,6 @@ def order_of(request: Run) -> Order:
         learning_rate=request.learning_rate,
         max_experiences=request.max_experiences,
         strategy=request.strategy,
+        strategies=tuple(request.strategies),
         thresholds=thresholds(request.thresholds),
     )

@@ -67,6 +67,7 @@ class Run(Request, frozen=True, kw_only=True):
     learning_rate: float | None = None
     max_experiences: Integer | None = None
     strategy: str | None = None
+    strategies: Annotated[list[str], msgspec.Meta(max_length=2)] = []  # two, against each other
     thresholds: GivenThresholds = GivenThresholds()
 
     def __post_init__(self) -> None:
@@ -77,6 +78,8 @@ class Run(Request, frozen=True, kw_only=True):
         ):
             if value is not None and not low <= value <= high:
                 raise UsageError(f"{name}: expected {low:g} to {high:g}, found {value:g}", hint="sleepctl run --help")
+        if self.strategies and (len(self.strategies) < 2 or self.strategy is not None):
+            raise UsageError("strategies: expected two, without strategy", hint="sleepctl run --help")
 
 
 class Cancel(Request, frozen=True, kw_only=True):

@@ -99,6 +99,8 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     date: Annotated[str, Meta(pattern=r"^(?:\d{4}-\d\d-\d\d)?\Z")] = ""
     """Which day it is for a chat template that writes the date, also where the cycle goes on later; empty: today."""
     strategy: Strategy
+    rival: int | None = None
+    """The other cycle of its pair: the same examples by another strategy. Its verdict waits for that one's figures."""
     foreign: str = ""
     """Directory of another machine's adapter: it is measured in the place of a trained one, and nothing is trained.
     The experiences with the role ``train`` are then those of this machine that it was trained on there. Empty: train.

@@ -101,6 +101,8 @@ class CycleSummary(msgspec.Struct, frozen=True, kw_only=True):
     parent: int | None = None
     """The champion it continues; None: the base."""
     strategy: str = ""
+    rival: int | None = None
+    """The other cycle of its pair, which trained another strategy on the same experiences; None: it is in no pair."""
     is_forced: bool = False
     is_champion: bool = False
     is_rolled_back: bool = False
@@ -324,7 +326,9 @@ class RunResult(msgspec.Struct, frozen=True, kw_only=True):
     reason: str
     cycle: int | None = None
     summary: CycleSummary | None = None
+    rival: CycleSummary | None = None
+    """Of a pair the other cycle; ``summary`` is the better one."""
     older: dict[str, Any] | None = None
-    """Both are set when it was waited for; this one in the older scheduler's words."""
+    """It and ``summary`` are set when it was waited for; it is in the older scheduler's words."""
     undo: str = ""
     schema: int = SCHEMA

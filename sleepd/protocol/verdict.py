@@ -80,6 +80,29 @@ class LearnedGain(msgspec.Struct, frozen=True, kw_only=True):
     older version did not measure it."""
 
 
+class PairComparison(msgspec.Struct, frozen=True, kw_only=True):
+    """A candidate beside the other one of its pair, which trained another strategy on the same examples."""
+
+    rival: int
+    """The other cycle."""
+    strategy: str
+    """The other cycle's."""
+    rival_state: str
+    """``measured``: the two were compared. Else how the other one ended without figures, such as ``failed``."""
+    holdout: Interval | None = None
+    """By how much this one's loss on the held-out experiences is below the other's; None: not compared."""
+    learned: Interval | None = None
+    """The same on the replies that both trained for the first time; None: not measured."""
+    decided_by: Literal["", "gates", "holdout", "learned", "estimate"] = ""
+    """What made one of them the better one: only one passed its gates; it is better on the held-out experiences, or on
+    what it was told, beyond chance; or its estimate on the held-out ones is larger, which may be chance. Empty: none
+    passed, or there was no comparison."""
+    is_better: bool | None = None
+    """Whether this one is the better one; None: nothing was decided."""
+    text: str
+    """A sentence with the figures."""
+
+
 class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     """The outcome, every reason for it in a sentence with its figure, and all figures."""
 
@@ -97,6 +120,8 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     """A low sample; see :func:`is_low_sample`."""
     is_on_probation: bool = False
     """Promoted although the evidence is open: experiences that come later decide."""
+    pair: PairComparison | None = None
+    """None: it is in no pair."""
     learned: LearnedGain | None = None
     """Promoted because it learned, and is not worse on what it never trained on; None: it was promoted as better, or
     not promoted."""

@@ -15,6 +15,7 @@ from sleepd.policy.timing.overdue import ActiveAlarm
 from sleepd.protocol.job import Failure
 from sleepd.protocol.verdict import Comparison
 from sleepd.store.checkpoints import Checkpoints
+from sleepd.store.sqlite.compared import compared_by
 from sleepd.store.sqlite.ledger import Ledger
 from sleepd.store.sqlite.notes import DEMOTION, Demoted, FoundComparison, comparison_note
 
@@ -56,7 +57,7 @@ class Demotion:
         noted = self._ledger.note(comparison_note(champion))
         if noted is not None:
             return noted
-        asked = self._ledger.compared_by(champion)
+        asked = compared_by(champion, self._ledger)
         report = self._ledger.report(asked) if asked is not None else None
         if asked is None or report is None or report.evidence.probation is None:
             return None

@@ -77,6 +77,7 @@ def write_documents(
         started_at=summary.started_at,
         judged_at=judged_at,
         is_forced=summary.is_forced,
+        rival=summary.rival,
         trained=assigned["train"],
         replayed=assigned["replay"],
         held_out=assigned["holdout"],

@@ -20,7 +20,7 @@ import hashlib
 import os
 import re
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 
 import msgspec
@@ -252,12 +252,12 @@ class Checkpoints:
         fsync_path(path)
         self._trace("pruned")
 
-    def sweep(self, *, keep: int | None) -> list[str]:
-        """Remove every staging directory but that of cycle ``keep``, and temporary files; names the former."""
+    def sweep(self, *, keep: Collection[int] = ()) -> list[str]:
+        """Remove every staging directory but those of the cycles ``keep``, and temporary files; names the former."""
         swept = []
-        kept = None if keep is None else directory_name(keep)
+        kept = {directory_name(cycle) for cycle in keep}
         for entry in self._staging.iterdir():
-            if entry.name == kept:
+            if entry.name in kept:
                 continue
             shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
             swept.append(entry.name)

@@ -33,6 +33,7 @@ From 3 on, and wherever the ledger itself fails, the error is raised, and ``repa
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 from typing import Final
@@ -46,7 +47,6 @@ from sleepd.config.strategies import adapter_shape
 from sleepd.cycle import Event, State
 from sleepd.errors import WorkerFailed
 from sleepd.files import read_document
-from sleepd.policy.judging.promotion import Gates, judge
 from sleepd.protocol.checkpoint.origin import ORIGIN_FILE
 from sleepd.protocol.job import Job, Report
 from sleepd.protocol.verdict import Outcome, Verdict
@@ -54,6 +54,9 @@ from sleepd.store.checkpoint_documents import write_documents
 from sleepd.store.checkpoints import Checkpoints, Manifest
 from sleepd.store.reservoir import next_reservoir
 from sleepd.store.sqlite.ledger import Ledger
+
+Judging = Callable[[Report], Verdict]
+"""What makes the verdict of a report. It is pure, and blocks for a while."""
 
 EVENTS: Final = {
     Outcome.PROMOTED: Event.PROMOTE,
@@ -71,7 +74,7 @@ class Settled(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def settle(
-    job: Job, report: Report, gates: Gates, *, ledger: Ledger, checkpoints: Checkpoints, clock: Clock
+    job: Job, report: Report, judging: Judging, *, ledger: Ledger, checkpoints: Checkpoints, clock: Clock
 ) -> Settled:
     """Judge, record the verdict, commit, promote. The numbers are those of the table above.
 
@@ -82,7 +85,7 @@ async def settle(
     """
     cycle = job.cycle
     # In a thread: the resamples of a thousand held-out experiences take longer than a status may wait.
-    verdict, judged_at = await asyncio.to_thread(judge, report, gates), clock.now()
+    verdict, judged_at = await asyncio.to_thread(judging, report), clock.now()
     is_promoted = verdict.outcome is Outcome.PROMOTED
     if ledger.state(cycle) is State.TRAINING:
         ledger.advance(cycle, Event.EVALUATION_STARTED, at=judged_at)

@@ -51,7 +51,7 @@ from sleepd.store.reservoir import read_reservoir
 from sleepd.store.sqlite.ledger import Ledger
 from sleepd.text.personal_data import counts_text, masked
 
-from .runner import Lineup
+from .staging import Lineup
 
 
 class Order(msgspec.Struct, frozen=True, kw_only=True):
@@ -63,13 +63,15 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     learning_rate: float | None = None
     max_experiences: int | None = None
     strategy: str | None = None
+    strategies: tuple[str, ...] = ()
+    """Two, against each other; then ``strategy`` is None. Empty: one cycle."""
     thresholds: Thresholds = Thresholds()
 
     @property
     def is_explicit(self) -> bool:
         """Whether it asks for a cycle on other terms than the configured ones."""
         given = (self.epochs, self.learning_rate, self.max_experiences, self.strategy)
-        return any(value is not None for value in given)
+        return any(value is not None for value in given) or bool(self.strategies)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -200,13 +202,19 @@ async def _parent(checkpoints: Checkpoints, strategy: Strategy, unfit: str) -> M
     return None if reason else manifest
 
 
+def as_run(strategy: Strategy, *, continues: bool) -> Strategy:
+    """With the learning rate of a cycle that continues a champion, where it does."""
+    if not continues or strategy.lineage != "continue":
+        return strategy
+    rate = strategy.learning_rate * strategy.continued_rate_share
+    return msgspec.structs.replace(strategy, learning_rate=rate)
+
+
 async def job_for(
     cycle: int, config: Config, strategy: Strategy, checkpoints: Checkpoints, parent: Manifest | None
 ) -> Job:
     """The job of a cycle with this strategy that continues ``parent``, or starts from the base."""
-    if parent is not None and strategy.lineage == "continue":
-        rate = strategy.learning_rate * strategy.continued_rate_share
-        strategy = msgspec.structs.replace(strategy, learning_rate=rate)
+    strategy = as_run(strategy, continues=parent is not None)
     return Job(
         cycle=cycle,
         base=config.model.base,

@@ -10,7 +10,8 @@ Theory of operation. ``begin`` stages and plans; ``finish`` starts the worker an
 
     the worker                          | what was asked meanwhile | the cycle ends as
     ------------------------------------+--------------------------+------------------------------------------------
-    reports                             | nothing, or a shutdown   | judged, then as its verdict says (``commit``)
+    reports                             | nothing, or a shutdown   | judged, then as its verdict says (``commit``);
+                                        |                          | one of a pair is measured, and waits (``pair``)
     reports; the disk takes no          | nothing; a shutdown      | failed; interrupted
     checkpoint                          |                          |
     reports, gives up or dies           | cancel                   | cancelled
@@ -29,7 +30,8 @@ Order of writes, and what a power cut leaves:
     2. The ledger's plan: ``planned``, with the place of every experience.          Suspended at the next start, which
     3. ``training``, before the worker is started; later ``evaluating``.            goes on with what was staged.
     4. A report: ``commit`` has the rest.
-    5. No report: a death, or a rollback that became due, is noted, then the end is recorded, then the staging directory
+    5. A report of one of a pair: it is recorded with ``measured``; the rest is ``pair``'s. Cut before the record: 3.
+    6. No report: a death, or a rollback that became due, is noted, then the end is recorded, then the staging directory
        is removed (a suspended one stays). Cut after the note: an open cycle, as after a crash (``recovery``). Cut after
        the record: an ended cycle, whose leftovers are swept at the next start.
 """
@@ -37,30 +39,29 @@ Order of writes, and what a power cut leaves:
 from __future__ import annotations
 
 import shutil
-from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any, Final
 
 import msgspec
 
-from sleepd.buffer.experience import Experience, content_hash_of, conversation_of, id_hash
 from sleepd.clock import Clock
 from sleepd.cycle import Event, State
 from sleepd.errors import LedgerUnusable, SleepdError, WorkerDied
-from sleepd.files import write_durably
 from sleepd.host import has_gpu
 from sleepd.log import get_logger
 from sleepd.policy.judging.probation import compare
-from sleepd.policy.judging.promotion import Gates
-from sleepd.protocol.job import Failure, Job, Notice, Phase, Progress, Report, Role, TrainingExample, encode
+from sleepd.policy.judging.promotion import Gates, judge
+from sleepd.protocol.job import Failure, Job, Notice, Phase, Progress, Report
 from sleepd.protocol.verdict import Outcome
 from sleepd.registry.demotion import Demotion
 from sleepd.store.checkpoints import Checkpoints
 from sleepd.store.sqlite.ledger import Ledger
-from sleepd.store.sqlite.ledger_rows import CycleRecord, Plan, SplitAssignment
+from sleepd.store.sqlite.ledger_rows import CycleRecord
 
-from .commit import settle
+from .commit import Judging, settle
 from .resume import MAX_CRASHES, has_resume_point, note_crash
+from .staging import Lineup, plan_of, stage
 from .worker_process import Worker, WorkerPolicy
 
 _ANNOUNCED: Final = {
@@ -68,21 +69,6 @@ _ANNOUNCED: Final = {
     Outcome.REJECTED: ("candidate_rejected", "warning"),
     Outcome.INCONCLUSIVE: ("candidate_left_open", "info"),
 }
-
-
-class Lineup(msgspec.Struct, frozen=True, kw_only=True):
-    """A cycle's number, job and experiences, before anything is written."""
-
-    job: Job
-    parent: int | None
-    is_forced: bool
-    experiences: Sequence[tuple[Experience, Role]]
-    seen: Any
-    """Keys of the whole buffer: ``array('Q')``."""
-    sampling_shares: Mapping[str, float] = {}
-    """By id, of those that are not in every epoch."""
-    ranks: Mapping[str, int] = {}
-    """By id: in which order the worker takes what it measures; see ``holdout.keyed_rank``."""
 
 
 class CycleEnd(msgspec.Struct, frozen=True, kw_only=True):
@@ -134,48 +120,79 @@ class CycleRunner:
         if self._worker is not None:
             self._worker.kill()
 
-    def begin(self, lineup: Lineup) -> None:
-        """Stage the cycle and record its plan.
+    def begin(self, lineup: Lineup, *pair: Lineup) -> None:
+        """Stage the cycle, and the second one of a pair, and record the plans.
 
         Raises:
             OSError: the disk did not take it; nothing was recorded.
             LedgerUnusable: the same of the ledger.
         """
         self._ending = Event.FAIL
+        lineups = (lineup, *pair)
         try:
-            self._stage(lineup)
-            self._plan(lineup)
+            for each in lineups:
+                stage(each, self._checkpoints)
+            self._ledger.plan(*(plan_of(each, self._clock.now()) for each in lineups))
         except (OSError, LedgerUnusable):
-            shutil.rmtree(self._checkpoints.staging_path(lineup.job.cycle), ignore_errors=True)
+            for each in lineups:
+                shutil.rmtree(self._checkpoints.staging_path(each.job.cycle), ignore_errors=True)
             raise
+        self.announce_start(lineup.job.cycle)
 
     def reopen(self, cycle: int) -> None:
         """Go on with a suspended cycle; ``finish`` is next."""
         self._ending = Event.FAIL
         self._announce("cycle_resumed", cycle=cycle)
 
-    def discard(self, cycle: int, ending: Event, reason: str) -> None:
-        """End a suspended cycle without a verdict, and remove what was staged for it."""
-        self._close(cycle, ending, reason)
+    def discard(self, cycle: int, ending: Event, reason: str, *, with_rival: bool = True) -> None:
+        """End a suspended cycle without a verdict, and remove what was staged for it; the same of the other one of its
+        pair, where that is open.
+        """
+        rival = self._ledger.summary(cycle).rival if with_rival else None
+        for each in sorted({cycle, rival or cycle} & set(self._ledger.open_cycles()), reverse=True):
+            self._close(each, ending, reason)
 
     async def finish(self, job: Job, policy: WorkerPolicy, gates: Gates) -> CycleEnd:
-        """Run the begun or reopened cycle to its end; a failure is an end too.
+        """Run the begun or reopened cycle to its end, or, of a pair, until it is measured; a failure is an end too.
 
         Raises:
             LedgerUnusable: its end could not be recorded; ``recovery`` finds it as after a crash.
             OSError: its verdict stands, and could not be put into effect; the same.
         """
-        cycle, failure = job.cycle, None
-        try:
-            outcome = await self._work(cycle, policy)
+
+        async def work() -> Failure | None:
+            outcome = await self._work(job.cycle, policy)
             if self._ending is Event.CANCEL:
                 outcome = Failure(kind="stopped", message="cancelled")  # also where the report came first
             self._is_settling = True
             if isinstance(outcome, Failure):
-                failure = outcome
-                self._close_failed(job, failure)
+                self._close_failed(job, outcome)
+                return outcome
+            if job.rival is None:
+                await self._settle(job, outcome, partial(judge, gates=gates))
             else:
-                await self._settle(job, outcome, gates)
+                self._keep(job.cycle, outcome)
+            return None
+
+        return await self._to_its_end(job.cycle, work())
+
+    async def settle_measured(self, job: Job, report: Report, judging: Judging) -> CycleEnd:
+        """Judge a cycle that is measured, and put its verdict into effect.
+
+        Raises:
+            LedgerUnusable, OSError: as ``finish``.
+        """
+
+        async def work() -> None:
+            self._is_settling = True
+            await self._settle(job, report, judging)
+
+        return await self._to_its_end(job.cycle, work())
+
+    async def _to_its_end(self, cycle: int, work: Awaitable[Failure | None]) -> CycleEnd:
+        failure = None
+        try:
+            failure = await work
         except LedgerUnusable:
             raise
         except WorkerDied as error:
@@ -193,53 +210,20 @@ class CycleRunner:
             self._is_settling = False
         return CycleEnd(summary=self._ledger.summary(cycle), failure=failure)
 
-    # --- before the worker ---
+    # --- the worker ---
 
-    def _stage(self, lineup: Lineup) -> None:
-        stage = self._checkpoints.stage(lineup.job.cycle)
-        examples = (
-            TrainingExample(
-                id=e.id,
-                salience=e.salience,
-                role=role,
-                sampling_share=lineup.sampling_shares.get(e.id, 1.0),
-                rank=lineup.ranks.get(e.id),
-                **e.parts(),
-            )
-            for e, role in lineup.experiences
-        )
-        write_durably(stage / "work" / "experiences.jsonl", b"".join(encode(example) for example in examples))
-        write_durably(stage / "work" / "job.json", encode(lineup.job))
-
-    def _plan(self, lineup: Lineup) -> None:
-        job = lineup.job
-        assignments = [
-            SplitAssignment(e.id, id_hash(e.id), content_hash_of(e), role, conversation_of(e))
-            for e, role in lineup.experiences
-        ]
-        self._ledger.plan(
-            Plan(
-                cycle=job.cycle,
-                started_at=self._clock.now(),
-                parent=lineup.parent,
-                strategy=job.strategy.name,
-                is_forced=lineup.is_forced,
-                assignments=assignments,
-                seen=lineup.seen,
-            )
-        )
-        count = Counter(role for _, role in lineup.experiences)
+    def announce_start(self, cycle: int) -> None:
+        """Report that a planned cycle begins."""
+        plan = self._ledger.summary(cycle)
         self._announce(
             "cycle_started",
-            cycle=job.cycle,
-            trained=count["train"],
-            replayed=count["replay"],
-            held_out=count["holdout"],
-            parent=lineup.parent,
-            strategy=job.strategy.name,
+            cycle=cycle,
+            trained=plan.trained,
+            replayed=plan.replayed,
+            held_out=plan.held_out,
+            parent=plan.parent,
+            strategy=plan.strategy,
         )
-
-    # --- the worker ---
 
     async def _work(self, cycle: int, policy: WorkerPolicy) -> Report | Failure:
         self._worker = worker = Worker(policy, lambda message: self._hear(cycle, message))
@@ -266,10 +250,18 @@ class CycleRunner:
 
     # --- after the worker ---
 
-    async def _settle(self, job: Job, report: Report, gates: Gates) -> None:
+    def _keep(self, cycle: int, report: Report) -> None:
+        """Record what was measured on one of a pair."""
+        if self._ledger.state(cycle) is State.TRAINING:
+            self._advance(cycle, Event.EVALUATION_STARTED)
+        state = self._ledger.advance(cycle, Event.REPORT_KEPT, at=self._clock.now(), report=report)
+        self._listener("state", {"cycle": cycle, "state": str(state)})
+        self._announce("candidate_measured", cycle=cycle, text="its verdict waits for the other one of its pair")
+
+    async def _settle(self, job: Job, report: Report, judging: Judging) -> None:
         """Judge, record the verdict, commit, promote, and report."""
         settled = await settle(
-            job, report, gates, ledger=self._ledger, checkpoints=self._checkpoints, clock=self._clock
+            job, report, judging, ledger=self._ledger, checkpoints=self._checkpoints, clock=self._clock
         )
         if report.evidence.probation is not None:
             found = compare(report.evidence.probation, job.confidence)
@@ -307,7 +299,7 @@ class CycleRunner:
 
     def _close(self, cycle: int, ending: Event, message: str, hint: str = "") -> None:
         """End a cycle without a verdict; what was staged goes, unless it is suspended."""
-        if ending is Event.SUSPEND and self._ledger.state(cycle) is State.JUDGED:
+        if ending is Event.SUSPEND and self._ledger.state(cycle) in (State.MEASURED, State.JUDGED):
             ending = Event.INTERRUPT
         if self._ending is Event.CANCEL:
             message, hint = "cancelled", ""

@@ -47,12 +47,12 @@ from sleepd.store.checkpoints import Manifest, file_record, verify_usable
 from sleepd.text.shell import command_line
 
 from .planning import Order, Sources, Taken, fetch, finished_lineup, job_for, select_for
-from .runner import Lineup
+from .staging import Lineup
 
 _SEND_AGAIN: Final = "have it sent again"
 
 
-async def line_up_foreign(beginning: str, config: Config, sources: Sources, *, day: date) -> Lineup:
+async def line_up_foreign(beginning: str, config: Config, sources: Sources, *, day: date) -> list[Lineup]:
     """The cycle that judges the imported bundle whose id begins so, before anything is written.
 
     Raises:
@@ -87,7 +87,7 @@ async def line_up_foreign(beginning: str, config: Config, sources: Sources, *, d
     last = sources.ledger.last_judged()
     seen = sources.ledger.seen(last.cycle) if last else array("Q")
     lineup = await fetch(selection, job, taken, sources.intake.buffer, is_forced=False)
-    return await finished_lineup(msgspec.structs.replace(lineup, seen=seen), config, taken.known.secret)
+    return [await finished_lineup(msgspec.structs.replace(lineup, seen=seen), config, taken.known.secret)]
 
 
 def note_judged(job: Job, state: State) -> None:

@@ -12,7 +12,7 @@ import msgspec
 
 from sleepd.config.schema import Config
 
-from .worker_process import worker_command
+from .worker_process import WorkerPolicy, worker_command
 
 
 def engine_command(config: Config) -> tuple[str, ...]:
@@ -21,3 +21,12 @@ def engine_command(config: Config) -> tuple[str, ...]:
         return worker_command(config.worker.python)
     settings = msgspec.json.encode(config).decode()
     return (sys.executable, "-P", "-m", "sleepd.cycles.remote.remote_home", "--settings", settings)
+
+
+def engine_policy(config: Config, command: tuple[str, ...] | None = None) -> WorkerPolicy:
+    """How a worker is started and how long it may be silent; ``command`` in place of the engine's."""
+    return WorkerPolicy(
+        command=command or engine_command(config),
+        silence_seconds=config.worker.silence_seconds,
+        stop_seconds=config.worker.stop_seconds,
+    )

@@ -69,6 +69,8 @@ class Gates(msgspec.Struct, frozen=True, kw_only=True):
     """The adapter came from another machine: no training here can prove that anything was supervised."""
     has_champion: bool = True
     """The parent is no base model: what it had learned must be kept."""
+    candidates: int = 1
+    """So many are judged on the same experiences, and share the alpha of a promotion; see ``pair_rule``."""
 
     @classmethod
     def of(cls, config: PromotionConfig, job: Job) -> Gates:
@@ -89,6 +91,11 @@ class Gates(msgspec.Struct, frozen=True, kw_only=True):
         )
 
     @property
+    def promoting_confidence(self) -> float:
+        """Of a promotion; the safety gates keep ``confidence``, which would make some of them looser."""
+        return 1 - (1 - self.confidence) / self.candidates
+
+    @property
     def of_learning(self) -> LearnedLimits:
         """Those of the second rule."""
         return LearnedLimits(self.margin, self.min_learned, self.has_champion)
@@ -102,9 +109,9 @@ def judge(report: Report, gates: Gates) -> Verdict:
     gain = _interval(report, confidence)
     better, learning = _gain(report, gain, gates), by_learning(report, confidence, gates.of_learning)
     is_on_probation = False
-    is_open = confidence != gates.confidence and not better.is_met and not learning.holds
+    is_open = confidence != gates.promoting_confidence and not better.is_met and not learning.holds
     if is_open and gates.inconclusive != "keep":
-        weaker = by_learning(report, gates.confidence, gates.of_learning)
+        weaker = by_learning(report, gates.promoting_confidence, gates.of_learning)
         is_on_probation, learning = weaker.holds, weaker if weaker.holds else learning
     on_holdout = _by_either_rule(better, learning)
     figures = [*_effect(report, gates), _noise(report), *on_holdout, *_safety_gates(report, gates)]
@@ -148,8 +155,8 @@ def _for_learning(verdict: Verdict, found: ByLearning, gain: Interval, *, is_on_
 
 def _undecided(verdict: Verdict, spoken: str, report: Report, gates: Gates) -> Verdict:
     """The evidence is inconclusive: what the operator configured for that."""
-    is_anyhow = gates.inconclusive == "probation"
-    weaker = _interval(report, min(PROBATION_CONFIDENCE, gates.confidence) if is_anyhow else gates.confidence)
+    is_anyhow, usual = gates.inconclusive == "probation", gates.promoting_confidence
+    weaker = _interval(report, min(PROBATION_CONFIDENCE, usual) if is_anyhow else usual)
     assert weaker is not None
     if is_anyhow:
         holds = weaker.low is None or weaker.low > 0
@@ -166,7 +173,8 @@ def _undecided(verdict: Verdict, spoken: str, report: Report, gates: Gates) -> V
 def _asked_for(report: Report, gates: Gates) -> float:
     """The confidence that an outright promotion takes."""
     measured = independent(each.conversation for each in report.holdout if each.tokens > 0)
-    return 1 - (1 - gates.confidence) / 2 if is_low_sample(measured) else gates.confidence
+    usual = gates.promoting_confidence
+    return 1 - (1 - usual) / 2 if is_low_sample(measured) else usual
 
 
 def _what_counts(report: Report, gates: Gates) -> float:

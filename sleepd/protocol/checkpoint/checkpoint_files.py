@@ -48,6 +48,8 @@ class Lineage(msgspec.Struct, frozen=True, kw_only=True):
     started_at: Moment
     judged_at: Moment
     is_forced: bool
+    rival: Annotated[int, Meta(ge=1, le=10**9)] | None = None
+    """The other cycle of its pair; None: it is in no pair."""
     trained: list[AssignedExperience]
     replayed: list[AssignedExperience]
     held_out: list[AssignedExperience]

@@ -20,7 +20,7 @@ from sleepd.text.shell import quoted
 
 from .compaction import STATEMENTS
 
-SCHEMA_VERSION = 8
+SCHEMA_VERSION = 9
 CACHE_KIB = 512
 """SQLite would take 2 MiB, a third of what the daemon itself has."""
 
@@ -37,6 +37,9 @@ ALTER TABLE screenings ADD COLUMN personal TEXT NOT NULL DEFAULT '{}';
 
 _SAID_AT = "ALTER TABLE screenings ADD COLUMN said_at INTEGER;"
 """Of what was screened before there is no time: no engine was served then."""
+
+_RIVAL = "ALTER TABLE cycles ADD COLUMN rival INTEGER;"
+"""The other cycle of a pair, which trains another strategy on the same experiences."""
 
 _LOOKS = "CREATE TABLE looks(at TEXT NOT NULL, facts BLOB NOT NULL);"
 
@@ -61,7 +64,7 @@ CREATE TABLE cycles(
     cycle INTEGER PRIMARY KEY, state TEXT NOT NULL, started_at TEXT NOT NULL, ended_at TEXT, parent INTEGER,
     strategy TEXT NOT NULL, is_forced INTEGER NOT NULL, reason TEXT NOT NULL DEFAULT '', hint TEXT NOT NULL DEFAULT '',
     is_rolled_back INTEGER NOT NULL DEFAULT 0, report BLOB, seen BLOB NOT NULL,
-    verdict BLOB, trained INTEGER, replayed INTEGER, held_out INTEGER
+    verdict BLOB, trained INTEGER, replayed INTEGER, held_out INTEGER, rival INTEGER
 );
 CREATE TABLE placements(
     cycle INTEGER NOT NULL, id TEXT NOT NULL, key INTEGER NOT NULL, grp INTEGER NOT NULL, role TEXT NOT NULL,
@@ -85,6 +88,7 @@ MIGRATIONS = {
     5: _SERVED,
     6: _LOOKS,
     7: _SAID_AT,
+    8: _RIVAL,
 }
 """From each version to the next."""
 _TABLES = ("cycles", "placements", "decisions", "notes")

@@ -40,6 +40,7 @@ from .ledger_rows import (
     summarise,
 )
 from .notes import Note
+from .pairs import RIVAL_HAS_NO_VERDICT, resumable
 
 KEPT_DECISIONS = 1000
 
@@ -62,15 +63,16 @@ class Ledger:
 
     # --- the life of a cycle ---
 
-    def plan(self, plan: Plan) -> None:
-        """Record a planned cycle with the place of every experience in it."""
-        values = (plan.cycle, State.PLANNED, plan.started_at.isoformat(), plan.parent, plan.strategy, plan.is_forced)
+    def plan(self, *plans: Plan) -> None:
+        """Record planned cycles, both of a pair or none, with the place of every experience in them."""
         with self._db.transaction():
-            self._db.execute(
-                "INSERT INTO cycles(cycle, state, started_at, parent, strategy, is_forced, seen) VALUES(?,?,?,?,?,?,?)",
-                (*values, plan.seen.tobytes()),
-            )
-            self._insert_assignments(plan.cycle, plan.assignments)
+            for plan in plans:
+                self._db.execute(
+                    "INSERT INTO cycles(cycle, state, started_at, parent, strategy, is_forced, rival, seen) "
+                    "VALUES(?,?,?,?,?,?,?,?)",
+                    (plan.cycle, State.PLANNED, plan.started_at.isoformat(), *plan.terms, plan.seen.tobytes()),
+                )
+                self._insert_assignments(plan.cycle, plan.assignments)
 
     def _insert_assignments(self, cycle: int, places: Sequence[SplitAssignment]) -> None:
         self._db.executemany(
@@ -90,6 +92,7 @@ class Ledger:
                 strategy=summary.strategy,
                 is_forced=summary.is_forced,
                 assignments=rows,
+                rival=summary.rival,
                 seen=seen,
             )
         )
@@ -216,8 +219,8 @@ class Ledger:
         return [cycle for cycle, state in rows if State(state) not in TERMINAL_STATES]
 
     def suspended_cycle(self) -> int | None:
-        """The interrupted cycle that may be resumed; None: there is none."""
-        return self._number("SELECT max(cycle) FROM cycles WHERE state=?", State.SUSPENDED) or None
+        """The interrupted cycle that may be resumed, or the first one of a pair; None: there is none."""
+        return resumable(self._db)
 
     def highest_cycle(self) -> int:
         """The highest cycle number in use; 0: none."""
@@ -244,7 +247,7 @@ class Ledger:
     def unjudged_in_a_row(self) -> list[CycleRecord]:
         """The cycles that ended without a verdict since the last one with, newest first."""
         last = self.last_judged()
-        condition = f"WHERE {IS_AMONG} AND {IS_OWN} AND cycle>? ORDER BY cycle DESC"
+        condition = f"WHERE {IS_AMONG} AND {IS_OWN} AND cycle>? AND {RIVAL_HAS_NO_VERDICT} ORDER BY cycle DESC"
         return self._summarised(condition, as_list(TERMINAL_STATES - JUDGED_STATES), last.cycle if last else 0)
 
     def promoted(self, *, above: int = 0) -> list[int]:
@@ -292,14 +295,6 @@ class Ledger:
             (as_list(cycles),),
         )
         return {unsigned(row[0]) for row in rows.fetchall()}
-
-    def compared_by(self, champion: int) -> int | None:
-        """The newest cycle whose report compares that champion with the one before it; None: there is none."""
-        query = (
-            "SELECT max(cycle) FROM cycles WHERE cycle>? AND report IS NOT NULL "
-            "AND json_extract(CAST(report AS TEXT), '$.evidence.probation.champion')=?"
-        )
-        return self._number(query, champion, champion) or None
 
     def recorded_splits(self) -> Splits:
         """Of every conversation that was in a cycle, whether it is held out; trained once, it never is again."""

@@ -62,8 +62,15 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     strategy: str
     is_forced: bool
     assignments: Sequence[SplitAssignment]
+    rival: int | None = None
+    """See ``CycleRecord.rival``."""
     seen: array[int]
     """Keys of the whole buffer at that moment (``array('Q')``)."""
+
+    @property
+    def terms(self) -> tuple[int | None, str, bool, int | None]:
+        """As columns."""
+        return self.parent, self.strategy, self.is_forced, self.rival
 
 
 class CycleRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -76,6 +83,8 @@ class CycleRecord(msgspec.Struct, frozen=True, kw_only=True):
     parent: int | None = None
     """The champion it continues; None: the base."""
     strategy: str = ""
+    rival: int | None = None
+    """The other cycle of its pair, which trained another strategy on the same experiences; None: it is in no pair."""
     is_forced: bool = False
     is_rolled_back: bool = False
     trained: int = 0
@@ -169,7 +178,8 @@ class _VerdictFigures(msgspec.Struct):
 
 
 SUMMARY_COLUMNS = (
-    "cycle, state, started_at, ended_at, parent, strategy, is_forced, is_rolled_back, reason, hint, report, verdict"
+    "cycle, state, started_at, ended_at, parent, strategy, is_forced, is_rolled_back, reason, hint, report, verdict, "
+    "rival"
 )
 _report = msgspec.json.Decoder(_ReportFigures)
 _verdict = msgspec.json.Decoder(_VerdictFigures)
@@ -191,6 +201,7 @@ def summarise(row: Sequence[Any], assigned: Mapping[str, int]) -> CycleRecord:
         ended_at=datetime.fromisoformat(row[3]) if row[3] else None,
         parent=row[4],
         strategy=row[5],
+        rival=row[12],
         is_forced=bool(row[6]),
         is_rolled_back=bool(row[7]),
         reason=row[8],

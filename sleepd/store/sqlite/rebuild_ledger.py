@@ -104,6 +104,7 @@ def _restore(cycle: int, ledger: Ledger, checkpoints: Checkpoints) -> None:
         parent=lineage.parent,
         strategy=manifest.strategy,
         is_forced=lineage.is_forced,
+        rival=lineage.rival,
         is_rolled_back=outcome is Outcome.PROMOTED and path == checkpoints.retired_path(cycle),
         reason=evaluation.verdict.reason,
     )

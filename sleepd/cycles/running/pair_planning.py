@@ -1,0 +1,50 @@
+"""The lineups of an order: one cycle, or the two of a pair on the same examples (``pair``)."""
+
+from __future__ import annotations
+
+from datetime import date
+
+import msgspec
+
+from sleepd.config.schema import Config
+from sleepd.config.strategies import find_strategy, why_not_comparable
+from sleepd.errors import UsageError
+from sleepd.protocol.strategy import Strategy
+
+from .planning import Order, Sources, as_run, line_up
+from .staging import Lineup
+
+
+async def line_up_order(order: Order, config: Config, sources: Sources, *, day: date) -> list[Lineup]:
+    """The cycles that are planned for the order, before anything is written.
+
+    Raises:
+        UsageError: the two strategies cannot be compared on the same examples.
+        SleepdError: as ``line_up``.
+    """
+    if not order.strategies:
+        return [await line_up(order, config, sources, day=day)]
+    first, second = (
+        find_strategy(name, epochs=order.epochs, learning_rate=order.learning_rate) for name in order.strategies
+    )
+    reason = why_not_comparable(first, second)
+    if reason:
+        raise UsageError(reason, hint=f"sleepctl run --strategy {second.name} runs it by itself")
+    alone = msgspec.structs.replace(order, strategy=first.name, strategies=())
+    lineup = await line_up(alone, config, sources, day=day)
+    return paired(lineup, second, sources)
+
+
+def paired(lineup: Lineup, strategy: Strategy, sources: Sources) -> list[Lineup]:
+    """The planned cycle, and one after it that differs in its strategy alone."""
+    job = lineup.job
+    number = job.cycle + 1
+    second = msgspec.structs.replace(
+        job,
+        cycle=number,
+        staging=str(sources.checkpoints.staging_path(number)),
+        strategy=as_run(strategy, continues=bool(job.parent)),
+        rival=job.cycle,
+    )
+    first = msgspec.structs.replace(job, rival=number)
+    return [msgspec.structs.replace(lineup, job=each) for each in (first, second)]

@@ -9,11 +9,12 @@ from typing import Any
 import msgspec
 import pytest
 
+from sleepd.cycles.history import without_losers
 from sleepd.cycles.running import runner
 from sleepd.cycles.running.planning import Order
 from sleepd.errors import Busy, StateDirectoryUnusable, UsageError
 from sleepd.protocol.checkpoint.checkpoint_files import EVALUATION_FILE, LINEAGE_FILE, Evaluation, Lineage
-from sleepd.protocol.job import RESUME_POINT, Job, decode_job
+from sleepd.protocol.job import Job, decode_job
 from sleepd.protocol.verdict import PairComparison
 from sleepd.store.sqlite.ledger_rows import CycleRecord
 from tests.agents import changed, experiences, write_buffer
@@ -106,7 +107,8 @@ def test_first_may_be_the_better(stage: Stage) -> None:
     mine, other = compared(stage, 1), compared(stage, 2)
     assert (mine.rival, mine.strategy, mine.decided_by, mine.is_better) == (2, "eager", "holdout", True)
     assert (other.rival, other.is_better) == (1, False)
-    assert mine.holdout is not None and other.holdout is not None
+    assert mine.holdout is not None
+    assert other.holdout is not None
     assert mine.holdout.estimate == -other.holdout.estimate == 0.5
 
 
@@ -138,9 +140,7 @@ def test_same_examples_and_champion(stage: Stage) -> None:
     first, second = job_of(stage, 2), job_of(stage, 3)
     assert (first.strategy.name, second.strategy.name) == ("consolidate", "eager")
     assert (first.rival, second.rival, first.parent_cycle) == (3, 2, 1)
-    alike = msgspec.structs.replace(
-        second, cycle=2, staging=first.staging, strategy=first.strategy, rival=first.rival
-    )
+    alike = msgspec.structs.replace(second, cycle=2, staging=first.staging, strategy=first.strategy, rival=first.rival)
     assert alike == first
     texts = [(stage.state / f"staging/cycle_00{cycle}/work/experiences.jsonl").read_bytes() for cycle in (2, 3)]
     assert texts[0] == texts[1]
@@ -162,8 +162,6 @@ def test_pair_is_one_look_at_the_data(stage: Stage) -> None:
     stage.sleep(PAIR, behaviour="better,promote")
 
     async def scene(sleeper: OpenSleeper) -> Any:
-        from sleepd.cycles.history import without_losers
-
         return [each.cycle for each in without_losers(sleeper.parts.ledger.judged(limit=9))]
 
     assert stage.play(scene) == [1]
@@ -362,22 +360,9 @@ def test_changed_base_closes_both(stage: Stage) -> None:
     assert states(stage) == ["interrupted", "interrupted"]
 
 
-class PowerCut(BaseException):
-    """Everything ends here."""
-
-
-@pytest.mark.parametrize(
-    ("cycle", "point", "ends"),
-    [
-        (1, "before", ["promoted", "rejected"]),
-        (1, "after", ["promoted", "rejected"]),
-        (2, "before", ["promoted", "rejected"]),
-        (2, "after", ["promoted", "rejected"]),
-    ],
-)
-def test_disk_error_between_verdicts(
-    stage: Stage, monkeypatch: pytest.MonkeyPatch, cycle: int, point: str, ends: list[str]
-) -> None:
+@pytest.mark.parametrize("cycle", [1, 2])
+@pytest.mark.parametrize("point", ["before", "after"])
+def test_disk_error_between_verdicts(stage: Stage, monkeypatch: pytest.MonkeyPatch, cycle: int, point: str) -> None:
     """What is left open when a verdict cannot be recorded is judged at the next look, with the same result."""
     settle = runner.settle
 
@@ -393,9 +378,9 @@ def test_disk_error_between_verdicts(
     with pytest.raises((StateDirectoryUnusable, runner.LedgerUnusable)):
         stage.sleep(PAIR, behaviour="better,promote")
     monkeypatch.setattr(runner, "settle", settle)
-    if states(stage) != ends:
+    if "measured" in states(stage):
         stage.play(go_on, behaviour="fail,fail")
-    assert (states(stage), in_use(stage), staged(stage)) == (ends, "cycle_001", [])
+    assert (states(stage), in_use(stage), staged(stage)) == (["promoted", "rejected"], "cycle_001", [])
 
 
 def test_cancelled_half_stays_cancelled(stage: Stage) -> None:
@@ -409,10 +394,9 @@ def test_cancelled_half_stays_cancelled(stage: Stage) -> None:
     assert states(stage) == ["interrupted", "cancelled"]
 
 
-def test_waiting_one_is_not_counted(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_waiting_one_is_not_counted(stage: Stage) -> None:
     """Each crash is the first one's, until it is given up; the second then has its own tries."""
     stage.play(begin, behaviour="wait,wait")
-    assert RESUME_POINT  # the first one has none: it begins again
 
     async def crash(sleeper: OpenSleeper) -> None:
         sleeper.parts.runner.reopen(1)

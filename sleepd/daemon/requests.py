@@ -223,7 +223,7 @@ class Requests:
             reason=found.summary.reason,
             cycle=shown.cycle,
             summary=found.summary,
-            rival=detail(self._reader, rival.cycle).summary if rival else None,
+            rival=found.rival,
             older=older_result(self._reader, shown, rival),
             undo=found.undo,
         )

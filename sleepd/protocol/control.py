@@ -67,7 +67,7 @@ class Run(Request, frozen=True, kw_only=True):
     learning_rate: float | None = None
     max_experiences: Integer | None = None
     strategy: str | None = None
-    strategies: Annotated[list[str], msgspec.Meta(max_length=2)] = []  # two, against each other
+    strategies: Annotated[list[str], msgspec.Meta(max_length=2)] = []  # against each other
     thresholds: GivenThresholds = GivenThresholds()
 
     def __post_init__(self) -> None:
@@ -306,10 +306,8 @@ def decode_request(line: bytes) -> AnyRequest:
     try:
         spoken = msgspec.json.decode(line, type=_Versioned).v
         if spoken != PROTOCOL_VERSION:
-            raise VersionMismatch(
-                f"the client speaks protocol version {spoken}, this daemon {PROTOCOL_VERSION}",
-                hint="install the same version of sage-sleepd for both",
-            )
+            text = f"the client speaks protocol version {spoken}, this daemon {PROTOCOL_VERSION}"
+            raise VersionMismatch(text, hint="install the same version of sage-sleepd for both")
         return cast(AnyRequest, _request_decoder.decode(line))
     except DECODE_ERRORS as error:
         raise ProtocolError(

@@ -103,6 +103,8 @@ class CycleSummary(msgspec.Struct, frozen=True, kw_only=True):
     strategy: str = ""
     rival: int | None = None
     """The other cycle of its pair, which trained another strategy on the same experiences; None: it is in no pair."""
+    pair_gain: float | None = None
+    """By how much its loss on held-out experiences is below that of its rival; None: the two were not compared."""
     is_forced: bool = False
     is_champion: bool = False
     is_rolled_back: bool = False
@@ -135,6 +137,8 @@ class CycleSummary(msgspec.Struct, frozen=True, kw_only=True):
     loops: int | None = None
     """Of its replies to the probe prompts, those that run in a loop."""
     energy_joules: float | None = None
+    worker_seconds: float | None = None
+    """Wall time of its worker; None: it did not report."""
     is_thin: bool = False
     """Judged on fewer than eight held-out experiences."""
     is_on_probation: bool = False
@@ -176,6 +180,8 @@ class CycleDetail(msgspec.Struct, frozen=True, kw_only=True):
     """When an engine was proved to run it, newest first."""
     origin: Origin | None = None
     """Where another machine's adapter came from; None: it was trained here."""
+    rival: CycleSummary | None = None
+    """The other cycle of its pair; None: it is in no pair, or nothing is known of that one."""
     schema: int = SCHEMA
 
 

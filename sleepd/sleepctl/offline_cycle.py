@@ -35,8 +35,8 @@ _NAME: Final = re.compile(r"cycle_(\d{3,9})")
 _T = TypeVar("_T")
 
 
-def read_detail(state: Path, summary: CycleSummary) -> CycleDetail:
-    """``summary`` and the documents in the cycle's directory, where they can be read."""
+def read_detail(state: Path, summary: CycleSummary, rival: CycleSummary | None = None) -> CycleDetail:
+    """``summary`` and the documents in the cycle's directory, where they can be read; ``rival``: of its pair."""
     directory = cycle_directory(state, summary.cycle)
     lineage = _read(directory / LINEAGE_FILE, Lineage) if directory else None
     evaluation = _read(directory / EVALUATION_FILE, Evaluation) if directory else None
@@ -51,6 +51,7 @@ def read_detail(state: Path, summary: CycleSummary) -> CycleDetail:
         released_ids=lineage.released if lineage else [],
         undo=_undo(state, summary),
         origin=_read(directory / ORIGIN_FILE, Origin) if directory else None,
+        rival=rival,
     )
 
 

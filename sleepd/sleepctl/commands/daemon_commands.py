@@ -106,6 +106,7 @@ def run(session: Session) -> ExitCode:
         learning_rate=given.learning_rate,
         max_experiences=given.max_experiences,
         strategy=given.strategy,
+        strategies=given.strategies,
     )
     result = _waited(session, request) if given.wait else session.ask(request, RunResult)
     if result is None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 
 from sleepd.protocol.decision_view import DecisionView
-from sleepd.protocol.status import BufferDetail, DecisionRecord, RunResult
+from sleepd.protocol.status import BufferDetail, CycleSummary, DecisionRecord, RunResult
 
 from .terminal import Page, Row, Span, pad, shorten
 from .wording import HANDLINGS, ago, holdout, moment, used
@@ -120,20 +120,18 @@ def _skipped(detail: BufferDetail) -> Page:
     return [*page, line(f"  and {rest} more")] if rest > 0 else page
 
 
+def _ended(summary: CycleSummary) -> Row:
+    strategy = f" ({summary.strategy})" if summary.rival is not None else ""
+    reason = f": {summary.reason}" if summary.reason else ""
+    return Row([Span(f"cycle {summary.cycle}{strategy} "), Span(summary.state, "bold"), Span(reason)])
+
+
 def run_page(result: RunResult) -> Page:
     """What a run came to: started, or, waited for, its end."""
     if result.summary is None:
         return [line(f"cycle {result.cycle} started")]
     summary = result.summary
-    page = [
-        Row(
-            [
-                Span(f"cycle {summary.cycle} "),
-                Span(summary.state, "bold"),
-                Span(f": {summary.reason}" if summary.reason else ""),
-            ]
-        )
-    ]
+    page = [_ended(each) for each in (summary, result.rival) if each is not None]
     if summary.holdout_after is not None:
         page.append(line(holdout(summary.holdout_before, summary.holdout_after, summary.measured_on)))
     if summary.is_on_probation:

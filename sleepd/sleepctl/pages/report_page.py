@@ -26,6 +26,7 @@ from .lines.evidence_lines import (
     recall_lines,
     sentence_lines,
 )
+from .lines.pair_lines import pair_lines
 from .terminal import Page, Row, Span, shorten
 from .wording import HANDLINGS, MISSING, count, duration, has_low_sample, model, moment
 
@@ -61,6 +62,7 @@ def report_page(known: KnownCycle, now: datetime) -> Page:
         page += _section("Each figure against its limit", sentence_lines(verdict.figures))
     if report is not None:
         page += _section("Proofs of effect", check_lines(report, verdict))
+    page += _section("Two strategies on the same experiences", pair_lines(detail))
     page += _learned(detail, known.learned)
     if report is not None:
         page += _measured(detail, report)

@@ -9,6 +9,7 @@ from sleepd.protocol.status import CycleDetail, CycleSummary
 
 from .cycle_table import STATE_STYLES
 from .lines.evidence_lines import check_lines, cost_lines, drift_line, figure_lines, metric_lines, recall_lines
+from .lines.pair_lines import pair_lines
 from .lines.serving_lines import span_rows
 from .terminal import Page, Row, Span, shorten
 from .wording import MISSING, duration, holdout, losses, model, moment, older_loss, used
@@ -23,6 +24,7 @@ def show_page(detail: CycleDetail, now: datetime) -> Page:
     summary = detail.summary
     page = [_headline(summary, now), Row([])]
     page += _verdict(detail)
+    page += _labelled("Pair", pair_lines(detail))
     page += _origin(detail)
     has_ids = detail.trained_ids or detail.held_out_ids
     page.append(_row("Used", f"{used(summary)}{' (ids: --json)' if has_ids else ''}"))

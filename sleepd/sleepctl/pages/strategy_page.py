@@ -15,8 +15,8 @@ from .terminal import Page, Row, Span
 from .wording import count, duration
 
 _CAVEAT = (
-    "Each cycle had other experiences and another champion: a difference may be theirs and not the strategy's. No "
-    "cycle tries two strategies on the same experiences."
+    "Each cycle had other experiences and another champion: a difference may be theirs and not the strategy's. Only "
+    "pairs (sleepctl run --strategies) are on the same experiences."
 )
 
 
@@ -30,7 +30,7 @@ class StrategyFigures(msgspec.Struct, frozen=True, kw_only=True):
     """Nats a token on held-out experiences; None: it was measured in none of them."""
     drift: Spread | None
     seconds: Spread | None
-    """From a cycle's start to its end."""
+    """From a cycle's start to its end; of a pair, in which one waits for the other, the time of its worker."""
 
 
 class GainDifference(msgspec.Struct, frozen=True, kw_only=True):
@@ -41,11 +41,22 @@ class GainDifference(msgspec.Struct, frozen=True, kw_only=True):
     gain: Spread
 
 
+class PairedDifference(msgspec.Struct, frozen=True, kw_only=True):
+    """By how much one strategy gained more than another on the same experiences."""
+
+    one: str
+    other: str
+    pairs: int
+    gain: Spread
+
+
 class Compared(msgspec.Struct, frozen=True, kw_only=True):
     """All strategies of some cycles."""
 
     strategies: list[StrategyFigures]
     differences: list[GainDifference]
+    pairs: list[PairedDifference] = []
+    """Of cycles that ran against each other, on the same experiences and the same champion."""
 
 
 def compare(cycles: Sequence[CycleSummary]) -> Compared:
@@ -60,11 +71,26 @@ def compare(cycles: Sequence[CycleSummary]) -> Compared:
     return Compared(
         strategies=[_figures(name, members) for name, members in by_name.items()],
         differences=[GainDifference(one=one, other=other, gain=gain) for one, other, gain in pairs if gain],
+        pairs=_paired(judged),
     )
 
 
+def _paired(judged: Sequence[CycleSummary]) -> list[PairedDifference]:
+    """Each pair once, from its first strategy's side in the order of the names."""
+    by_number = {each.cycle: each for each in judged}
+    gains: dict[tuple[str, str], list[float]] = {}
+    for each in judged:
+        rival = by_number.get(each.rival or 0)
+        if rival is not None and each.pair_gain is not None and each.strategy < rival.strategy:
+            gains.setdefault((each.strategy, rival.strategy), []).append(each.pair_gain)
+    found = [(names, len(of_pairs), spread(of_pairs)) for names, of_pairs in sorted(gains.items())]
+    return [
+        PairedDifference(one=one, other=other, pairs=pairs, gain=gain) for (one, other), pairs, gain in found if gain
+    ]
+
+
 def _figures(name: str, cycles: Sequence[CycleSummary]) -> StrategyFigures:
-    took = [(each.ended_at - each.started_at).total_seconds() for each in cycles if each.ended_at]
+    took = [seconds for each in cycles if (seconds := _seconds(each)) is not None]
     return StrategyFigures(
         strategy=name,
         cycles=len(cycles),
@@ -73,6 +99,12 @@ def _figures(name: str, cycles: Sequence[CycleSummary]) -> StrategyFigures:
         drift=spread([each.drift for each in cycles if each.drift is not None]),
         seconds=spread(took),
     )
+
+
+def _seconds(cycle: CycleSummary) -> float | None:
+    if cycle.rival is not None:
+        return cycle.worker_seconds
+    return (cycle.ended_at - cycle.started_at).total_seconds() if cycle.ended_at else None
 
 
 def _gains(cycles: Sequence[CycleSummary]) -> list[float]:
@@ -95,6 +127,12 @@ def strategy_page(found: Compared) -> Page:
         shown = _with_bounds(pair.gain, lambda value: f"{value:+.2f}", " nats/token")
         sure = "" if pair.gain.is_above_or_below_zero else ": this may be chance"
         page.append(Row([Span(f"{pair.one} gained {shown} against {pair.other}{sure}")], hang=2))
+    for paired in found.pairs:
+        shown = _with_bounds(paired.gain, lambda value: f"{value:+.2f}", " nats/token", "pairs")
+        sure = "" if paired.gain.is_above_or_below_zero else ": this may be chance"
+        on_same = f"on the same experiences, in {count(paired.pairs, 'pair')}"
+        text = f"{paired.one} gained {shown} against {paired.other} {on_same}{sure}"
+        page.append(Row([Span(text)], hang=2))
     return [*page, Row([Span(_CAVEAT, "dim")])]
 
 
@@ -102,7 +140,7 @@ def _line(name: str, found: Spread | None, shown: Callable[[float], str], unit: 
     return [] if found is None else [Row([Span(f"  {name}  {_with_bounds(found, shown, unit)}")], hang=9)]
 
 
-def _with_bounds(found: Spread, shown: Callable[[float], str], unit: str) -> str:
+def _with_bounds(found: Spread, shown: Callable[[float], str], unit: str, what: str = "cycles") -> str:
     if found.low is None or found.high is None:
-        return f"{shown(found.mean)}{unit} (too few cycles for an interval)"
+        return f"{shown(found.mean)}{unit} (too few {what} for an interval)"
     return f"{shown(found.mean)}{unit} (95 %: {shown(found.low)} to {shown(found.high)})"

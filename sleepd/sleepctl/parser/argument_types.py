@@ -43,6 +43,14 @@ class Whole:
         return number
 
 
+def two_names(text: str) -> list[str]:
+    """Two names with a comma between them."""
+    names = [each.strip() for each in text.split(",")]
+    if len(names) != 2 or not all(names):
+        raise argparse.ArgumentTypeError(f"expected two names such as consolidate,eager, found {text!r}")
+    return names
+
+
 def metric_name(text: str) -> str:
     """The name of a figure of the operator's."""
     if not re.fullmatch(METRIC_NAME, text):

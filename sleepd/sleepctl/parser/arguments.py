@@ -16,7 +16,7 @@ from sleepd.sleepctl.exit_codes import ExitCode, table
 from sleepd.text.display import clean
 from sleepd.version import VERSION
 
-from .argument_types import Whole, metric_name, moment_or_age, number, positive
+from .argument_types import Whole, metric_name, moment_or_age, number, positive, two_names
 from .bundle_arguments import add_bundle_commands, add_sync
 from .command_texts import EPILOGS, EXAMPLES, GROUPS, VARIABLES
 from .quarantine_arguments import add_quarantine
@@ -242,7 +242,10 @@ def _add_run_options(run: argparse.ArgumentParser) -> None:
     run.add_argument("--epochs", metavar="N", type=Whole(1), help="instead of the strategy's")
     run.add_argument("--learning-rate", metavar="RATE", type=positive, help="instead of the strategy's")
     run.add_argument("--max-experiences", metavar="N", type=Whole(1), help="train at most N new experiences")
-    run.add_argument("--strategy", metavar="NAME", help=f"one of: {', '.join(STRATEGIES)}")
+    strategy = run.add_mutually_exclusive_group()
+    strategy.add_argument("--strategy", metavar="NAME", help=f"one of: {', '.join(STRATEGIES)}")
+    both = "both on the same experiences; the better one of those that pass is promoted"
+    strategy.add_argument("--strategies", metavar="A,B", type=two_names, default=[], help=both)
 
 
 def _add_logs_options(logs: argparse.ArgumentParser) -> None:

@@ -81,7 +81,8 @@ EPILOGS = {
 The gain is the fall of the holdout loss in nats per token. n<8: a low sample,
 with fewer than 8 held-out experiences. probation: later experiences decide.
 --strategies: of the newest --limit cycles, those with a verdict by strategy,
-with 95 % intervals over the cycles, and by how much their gains differ.
+with 95 % intervals over the cycles, and by how much their gains differ; of
+cycles that ran as a pair (run --strategies), on the same experiences.
 {_OFFLINE}""",
     "show": _OFFLINE,
     "report": f"""\
@@ -189,6 +190,8 @@ environment of its own: systemctl show -p Environment sage-sleepd""",
 Exits with 0 when a cycle was started; with --wait when it ended with a verdict
 (promoted, rejected or inconclusive; the verdict is shown), and with 1 when it
 failed or was cancelled. 5: nothing to do. 7: a cycle is running already.
-Ctrl-C in --wait detaches with 130; the cycle continues.""",
+Ctrl-C in --wait detaches with 130; the cycle continues.
+--strategies trains two cycles, one after the other, and judges them together;
+it takes twice the time. Their verdicts come after the second was measured.""",
 }
 """Below the options of a command."""

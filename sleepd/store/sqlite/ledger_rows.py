@@ -85,6 +85,8 @@ class CycleRecord(msgspec.Struct, frozen=True, kw_only=True):
     strategy: str = ""
     rival: int | None = None
     """The other cycle of its pair, which trained another strategy on the same experiences; None: it is in no pair."""
+    pair_gain: float | None = None
+    """By how much its loss on held-out experiences is below that of its rival; None: the two were not compared."""
     is_forced: bool = False
     is_rolled_back: bool = False
     trained: int = 0
@@ -110,6 +112,8 @@ class CycleRecord(msgspec.Struct, frozen=True, kw_only=True):
     """Of the replies to the probe prompts, those that run in a loop."""
     energy_joules: float | None = None
     """What its GPU drew; None: not measured."""
+    worker_seconds: float | None = None
+    """Wall time of its worker; None: it did not report."""
     is_thin: bool = False
     """Judged on fewer than eight held-out experiences."""
     is_on_probation: bool = False
@@ -160,6 +164,7 @@ class _ReportFigures(msgspec.Struct):
     train_before: float | None
     train_after: float | None
     energy_joules: float | None = None
+    seconds: dict[str, float] = {}
     evidence: _Evidence = msgspec.field(default_factory=_Evidence)
 
 
@@ -168,9 +173,14 @@ class _Limit(msgspec.Struct):
     limit: float | None
 
 
+class _Pair(msgspec.Struct):
+    holdout: Interval | None = None
+
+
 class _VerdictFigures(msgspec.Struct):
     """The same of a ``Verdict``."""
 
+    pair: _Pair | None = None
     figures: list[_Limit] = []
     gain: Interval | None = None
     is_thin: bool = False
@@ -225,6 +235,7 @@ def _measured(report: _ReportFigures) -> dict[str, Any]:
         "train_before": report.train_before,
         "train_after": report.train_after,
         "energy_joules": report.energy_joules,
+        "worker_seconds": sum(report.seconds.values()) if report.seconds else None,
         "drift": drift.candidate if drift else None,
         "loops": sum(each.candidate.loops for each in collapse) if collapse else None,
     }
@@ -235,5 +246,6 @@ def _judged(verdict: _VerdictFigures) -> dict[str, Any]:
     return {
         "gain_low": gain.low if gain else None,
         "gain_high": gain.high if gain else None,
+        "pair_gain": verdict.pair.holdout.estimate if verdict.pair and verdict.pair.holdout else None,
         "drift_limit": next((each.limit for each in verdict.figures if each.name == "drift"), None),
     }

@@ -23,7 +23,7 @@ from .word_changes import TextPiece, changes
 HELD_OUT = 60
 """Held-out experiences shown: half of them those that gained most, half those that lost most."""
 _REASONS = 8
-MAIN_GATES = frozenset({"holdout", "drift", "recall", "relevance"})
+MAIN_GATES = frozenset({"holdout", "drift", "recall", "relevance", "rival"})
 """Figures that are shown first, whatever became of them."""
 
 

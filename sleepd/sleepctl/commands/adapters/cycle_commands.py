@@ -122,7 +122,8 @@ def _detail_from_disk(session: Session, absent: DaemonNotRunning) -> CycleDetail
     if summary is None:
         raise NotFound(f"the daemon is not running, and its files have nothing about cycle {cycle}", hint=absent.hint)
     session.note_offline(absent, written.written_at)
-    return read_detail(state, summary)
+    rival = _first(written.cycles, lambda each: each.cycle == summary.rival)
+    return read_detail(state, summary, rival)
 
 
 def _newest_judged(cycles: list[CycleSummary]) -> int:

@@ -22,6 +22,7 @@ def sentences(detail: CycleDetail) -> list[str]:
         found.append(_gain(summary, verdict.gain if verdict else None))
     if verdict is not None and verdict.learned is not None:
         found += _learned(verdict.learned, verdict.gain)
+    found += _beside(detail)
     if detail.report is not None and detail.report.host:
         found.append(f"All of it was measured on {detail.report.measured_where}.")
     if has_low_sample(summary):
@@ -45,7 +46,21 @@ def _outcome(summary: CycleSummary) -> str:
             return "An older trainer made it."
         case state if state in TERMINAL_STATES:
             return "It ended without a verdict; the previous adapter stayed in use."
+        case "measured":
+            return "It was measured; its verdict waits for the other one of its pair."
     return "It has not ended; there is no verdict yet."
+
+
+def _beside(detail: CycleDetail) -> list[str]:
+    """How it did against the other strategy on the same experiences."""
+    pair = detail.verdict.pair if detail.verdict else None
+    if pair is None:
+        return []
+    other = f"cycle {pair.rival}, which trained the strategy {pair.strategy} on the same experiences"
+    if pair.rival_state != "measured":
+        return [f"It was judged alone: {other}, has no figures ({pair.rival_state})."]
+    which = {True: "was better than", False: "was not as good as", None: "was compared with"}[pair.is_better]
+    return [f"It {which} {other}."]
 
 
 def _gain(summary: CycleSummary, gain: Interval | None) -> str:

@@ -59,7 +59,7 @@ function _shtab_sleepctl_using
 end
 
 set -g _shtab_sleepctl_commands status check why when simulate decisions history report show web digest notify buffer tokens live quarantine events logs doctor version run cancel pause resume rollback rebase tag metric 'metric add' 'metric remove' export bundle 'bundle export' 'bundle import' 'bundle show' 'bundle judge' 'bundle list' 'bundle remove' sync prune setup-buffer setup-serve worker-host 'worker-host check' 'worker-host serve' import reload config 'config check' 'config show' completions
-set -g _shtab_sleepctl_opts_with_value --address --as --base-gguf --config --cycle --epochs --event --format --html --instance --keep --key-file --learning-rate --limit --lines --max-experiences --model --numbers --output --since --socket --state --strategy --to --told --unit --watch -n
+set -g _shtab_sleepctl_opts_with_value --address --as --base-gguf --config --cycle --epochs --event --format --html --instance --keep --key-file --learning-rate --limit --lines --max-experiences --model --numbers --output --since --socket --state --strategies --strategy --to --told --unit --watch -n
 
 complete -c sleepctl -e
 complete -c sleepctl -f
@@ -217,6 +217,7 @@ complete -c sleepctl -n '_shtab_sleepctl_using run' -l epochs -x -d 'instead of 
 complete -c sleepctl -n '_shtab_sleepctl_using run' -l learning-rate -x -d 'instead of the strategy'"'"'s'
 complete -c sleepctl -n '_shtab_sleepctl_using run' -l max-experiences -x -d 'train at most N new experiences'
 complete -c sleepctl -n '_shtab_sleepctl_using run' -l strategy -xka "consolidate careful eager rehearse gentle" -d 'one of: consolidate, careful, eager, rehearse, gentle'
+complete -c sleepctl -n '_shtab_sleepctl_using run' -l strategies -x -d 'both on the same experiences; the better one of those that pass is promoted'
 complete -c sleepctl -n '_shtab_sleepctl_using; and test $_shtab_sleepctl_npos -eq 0' -a cancel -d 'Discard the running cycle.'
 complete -c sleepctl -n '_shtab_sleepctl_using cancel' -s h -l help -d 'show this help message and exit'
 complete -c sleepctl -n '_shtab_sleepctl_using cancel' -l json -d 'data as JSON with a "schema" number'

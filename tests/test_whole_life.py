@@ -87,6 +87,34 @@ def test_two_nights(tmp_path: Path, config: Config) -> None:
         assert daemon.status().champion is None
 
 
+@pytest.mark.model
+def test_two_strategies_on_one_night(tmp_path: Path, config: Config) -> None:
+    """The real worker trains both on the same examples; each is measured on the same held-out ones, token for token,
+    and each verdict has the comparison.
+    """
+    write_buffer(tmp_path / "buffer.json", experiences(20))
+    config = changed(config, "triggers", min_experiences=1000)
+    with DaemonProcess(tmp_path, config) as daemon:
+        result = daemon.call(Run(force=True, wait=True, strategies=["consolidate", "careful"]), RunResult)
+        assert result.summary is not None
+        assert result.rival is not None
+        details = [daemon.call(Show(cycle=cycle), CycleDetail) for cycle in (1, 2)]
+        first, second = (each.report for each in details)
+        assert first is not None
+        assert second is not None
+        assert [(one.id, one.tokens, one.parent) for one in first.holdout] == [
+            (one.id, one.tokens, one.parent) for one in second.holdout
+        ]
+        assert first.learning_rate != second.learning_rate
+        for detail in details:
+            assert detail.verdict is not None
+            assert detail.verdict.pair is not None
+            assert detail.verdict.pair.holdout is not None
+            assert detail.verdict.pair.holdout.experiences == len(first.holdout)
+        assert judged(daemon) == [1, 2]
+        assert_nothing_lost_or_doubled(daemon, tmp_path / "state", 20)
+
+
 def endings(daemon: DaemonProcess, event: str) -> list[int]:
     """The cycles of which this was logged, in order."""
     return [each["cycle"] for each in daemon.events() if each["event"] == event]

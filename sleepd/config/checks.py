@@ -21,7 +21,7 @@ from .limits import parse_limit
 from .reporting_config import EVENTS
 from .schema import SAFETY_GATES, Config
 from .serve_config import WITHOUT_PACKED_BASES, incomplete, is_url
-from .strategies import STRATEGIES
+from .strategies import STRATEGIES, neighbours
 
 MAX_SOCKET_PATH_BYTES = 107
 """sun_path holds 108 bytes with its closing zero (unix(7))."""
@@ -129,6 +129,9 @@ def _refuse_values(config: Config, source: str) -> None:
     """What each value must be beyond its type and range."""
     if config.training.strategy not in STRATEGIES:
         raise _refusal(source, "training.strategy", f"one of {', '.join(STRATEGIES)}", config.training.strategy)
+    if config.training.explore > 0 and not neighbours(config.training.strategy):
+        expected = f"0, for no strategy can be compared with {config.training.strategy}"
+        raise _refusal(source, "training.explore", expected, config.training.explore)
     for key, value in (
         *(("buffer.path", path) for path in config.buffer.paths),
         ("state.directory", config.state.directory),

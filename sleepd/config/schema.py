@@ -61,6 +61,22 @@ class TrainingConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
             "(the older scheduler's recipe)."
         ),
     ] = "consolidate"
+    explore: Annotated[
+        float,
+        Meta(
+            ge=0.0,
+            le=1.0,
+            description="Share of cycles that try a neighbour strategy, too: a pair on the same experiences, of which "
+            "the better one is promoted. Such a cycle takes twice the time. 0: none.",
+        ),
+    ] = 0.0
+    adopt_better: Annotated[
+        bool,
+        Meta(
+            description="Whether a strategy that pairs of cycles have proved better replaces the configured one. "
+            "status and why show that; false, or another strategy here, takes it back."
+        ),
+    ] = False
     thoughts: Annotated[
         Literal["as_written", "drop"],
         Meta(

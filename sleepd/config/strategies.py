@@ -103,6 +103,11 @@ def why_not_comparable(one: Strategy, other: Strategy) -> str:
     return ""
 
 
+def neighbours(name: str) -> list[str]:
+    """The strategies that can be compared with that one on the same examples."""
+    return [other for other, strategy in STRATEGIES.items() if not why_not_comparable(STRATEGIES[name], strategy)]
+
+
 def find_strategy(name: str, *, epochs: int | None = None, learning_rate: float | None = None) -> Strategy:
     """The strategy of that name, with what the caller overrides.
 

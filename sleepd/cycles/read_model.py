@@ -20,6 +20,7 @@ from sleepd.protocol.deployment.serve_messages import ServedSpan, ServedState
 from sleepd.protocol.job import Progress, Report
 from sleepd.protocol.verdict import AddedMetric, Comparison, Verdict
 from sleepd.registry.rollback import undo_of
+from sleepd.registry.strategy_choice import adopted_strategy
 from sleepd.store.checkpoint_documents import assignments_of, evaluation_of, released_of
 from sleepd.store.checkpoints import has_weights, read_manifest
 from sleepd.store.legacy_formats import SleepEntry
@@ -247,6 +248,12 @@ class ReadModel:
             return self._parts.fit.why_new_lineage(self.config)
         except CheckpointInvalid:
             return ""  # the next cycle meets the damage itself, and reports it
+
+    @property
+    def adopted_strategy(self) -> str:
+        """Which strategy replaces the configured one, and why, in a sentence; empty: none does."""
+        found = adopted_strategy(self.config, self._parts.ledger)
+        return "" if found is None else f"{found.text} (since {found.at:%Y-%m-%d}; training.adopt_better)"
 
     # --- what an older trainer left ---
 

@@ -26,6 +26,7 @@ from sleepd.policy.timing.triggers import Decision, Thresholds
 from sleepd.protocol.job import Job
 from sleepd.registry.operator_metrics import MetricEffect
 from sleepd.registry.prune import PrunedWeights
+from sleepd.registry.strategy_choice import adopt_better
 from sleepd.store.sqlite.ledger_rows import CycleRecord
 from sleepd.store.sqlite.notes import PAUSED
 
@@ -94,8 +95,7 @@ class Sleeper:
         return self._parts.finding.decide(thresholds, force=force)
 
     async def _take_in(self) -> None:
-        intake = self._parts.intake
-        was = intake.unreadable
+        intake, was = self._parts.intake, self._parts.intake.unreadable
         await intake.read()
         now = intake.unreadable
         if now is not None and (was is None or now.message != was.message):
@@ -222,6 +222,7 @@ class Sleeper:
         state.last_error = parts.history.newest_failure()
         parts.history.forget_cached()
         parts.repair.write_history()
+        adopt_better(state.config, parts.ledger, parts.clock.now())
         parts.keeping.prune_after_cycle(Keep.of(state.config.state))
         await parts.intake.recount()
         for end in ends:
@@ -244,8 +245,7 @@ class Sleeper:
         """
         running = self._state.running_cycle
         if running is None:
-            cycle = self._suspended_cycle
-            if cycle is None:
+            if (cycle := self._suspended_cycle) is None:
                 raise NothingToDo("no cycle is under way", hint="sleepctl status")
             self._parts.runner.discard(cycle, Event.CANCEL, "cancelled")
             return cycle

@@ -138,7 +138,8 @@ class Requests:
         reader = self._reader
         changes = [decision_record(each) for each in reader.decisions(limit=limit, since=since)]
         alarms = [converted(each, PastAlarm) for each in reader.past_alarms(limit=limit, since=since)]
-        return Reasons(current=decision_view(reader.decision), changes=changes, alarms=alarms)
+        current, adopted = decision_view(reader.decision), reader.adopted_strategy
+        return Reasons(current=current, changes=changes, alarms=alarms, adopted_strategy=adopted)
 
     async def _simulate(self, request: Simulate) -> SimulatedTriggers:
         """In a thread: a month of recorded facts takes a while."""

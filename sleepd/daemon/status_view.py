@@ -78,6 +78,7 @@ def overview(reader: ReadModel, *, next_check_at: datetime | None, config_path: 
         config_path=config_path,
         state_directory=str(reader.directory),
         base=reader.config.model.base,
+        adopted_strategy=reader.adopted_strategy,
         serving=reader.serving,
         free_bytes=reader.free_bytes,
         written_at=reader.now,
@@ -193,8 +194,7 @@ def detail(reader: ReadModel, cycle: int, *, is_for_operator: bool = False) -> C
     if older is not None:
         return _older_detail(reader, msgspec.structs.replace(older, is_champion=cycle == champion))
     record, assignments = reader.record(cycle), reader.assignments(cycle)
-    report, verdict = reader.evaluation(cycle)
-    compared = reader.comparison(cycle)
+    (report, verdict), compared = reader.evaluation(cycle), reader.comparison(cycle)
 
     def ids(role: str) -> list[str]:
         return [assignment.id for assignment in assignments if assignment.role == role]

@@ -127,6 +127,8 @@ class Reasons(msgspec.Struct, frozen=True, kw_only=True):
     changes: list[DecisionRecord]
     alarms: list[PastAlarm] = []
     """Alarms that lasted at a poll, newest first."""
+    adopted_strategy: str = ""
+    """As in the status."""
     schema: int = SCHEMA
 
 

@@ -262,6 +262,8 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     state_directory: str
     base: str = ""
     """The configured base model."""
+    adopted_strategy: str = ""
+    """Which strategy replaces the configured one, and why (``training.adopt_better``); empty: none does."""
     serving: ServedState | None = None
     """What the engine that answers the agent was proved to run; None: no engine is configured."""
     free_bytes: int | None = None

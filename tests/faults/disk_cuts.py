@@ -38,9 +38,11 @@ KINDS = ("all", "least", "names", "mixed", "mixed")
 FINISHED_EVERY = 10
 
 
-def record(directory: Path, trace: Path) -> Config:
-    """One life of a daemon with one cycle, its file operations in ``trace``."""
-    config = configured(directory, fake_interpreter(directory / "python", "promote"), None)
+def record(directory: Path, trace: Path, *, is_pair: bool) -> Config:
+    """One life of a daemon with one cycle, or with the two of a pair, its file operations in ``trace``."""
+    config = configured(directory, fake_interpreter(directory / "python", "better,promote"), None)
+    if is_pair:
+        config = changed(config, "training", explore=1.0)
     write_buffer(directory / "buffer.json", experiences(FIRST))
     write_config(directory / "config.toml", config)
     command = [*recording(trace), sys.executable, "-c", INLINE, "--config", str(directory / "config.toml")]
@@ -74,13 +76,13 @@ def try_state(state: Path, config: Config, *, to_the_verdict: bool) -> list[str]
         return [f"{type(error).__name__}: {error}"]
 
 
-def cut(*, every: int, seed: int) -> tuple[int, int, int]:
+def cut(*, every: int, seed: int, is_pair: bool = False) -> tuple[int, int, int]:
     """Every state of every ``every``-th cut; returns the operations, the states tried, and those with a fault."""
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(50))  # the damage is meant
     with tempfile.TemporaryDirectory(prefix="cuts-") as made:
         directory = Path(made)
         trace = directory / "trace"
-        config = record(directory, trace)
+        config = record(directory, trace, is_pair=is_pair)
         disk = Disk(config.state.directory)
         tried = failed = 0
         number = 0
@@ -103,8 +105,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--every", type=int, default=1, metavar="K", help="after every K-th operation")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--pair", action="store_true", help="two cycles on the same experiences (training.explore)")
     options = parser.parse_args()
-    operations, tried, failed = cut(every=options.every, seed=options.seed)
+    operations, tried, failed = cut(every=options.every, seed=options.seed, is_pair=options.pair)
     print(f"{operations} file operations, {tried} states of the disk, {failed} with a fault")
     return 1 if failed else 0
 

@@ -35,7 +35,7 @@ def _cycles(ledger: Ledger, checkpoints: Checkpoints, *, all_ended: bool) -> lis
     found = []
     for summary in ledger.summaries():
         state = State(summary.state)
-        if state not in TERMINAL_STATES and (all_ended or state is not State.SUSPENDED):
+        if state not in TERMINAL_STATES and (all_ended or state not in (State.SUSPENDED, State.MEASURED)):
             found.append(f"cycle {summary.cycle} is left {state}")
         path = checkpoints.find(summary.cycle)
         if state in JUDGED_STATES and path is None:
@@ -74,11 +74,11 @@ def _experiences(ledger: Ledger, checkpoints: Checkpoints, ids: set[str], *, all
 
 def _files(state: Path, checkpoints: Checkpoints, ledger: Ledger) -> list[str]:
     found = []
-    suspended = ledger.suspended_cycle()
-    kept = {checkpoints.staging_path(suspended).name} if suspended else set()
+    going_on = ledger.open_cycles()
+    kept = {checkpoints.staging_path(cycle).name for cycle in going_on}
     staged = {entry.name for entry in (state / "staging").iterdir()}
     if staged != kept:
-        found.append(f"staging holds {sorted(staged)}, and {suspended} is suspended")
+        found.append(f"staging holds {sorted(staged)}, and {going_on} go on")
     found += [f"{path.name} is left over" for pattern in _LEFTOVERS for path in state.glob(pattern)]
     champion = checkpoints.champion()
     if champion is not None:

@@ -7,8 +7,10 @@ from datetime import date
 import msgspec
 
 from sleepd.config.schema import Config
-from sleepd.config.strategies import find_strategy, why_not_comparable
+from sleepd.config.strategies import find_strategy, neighbours, why_not_comparable
 from sleepd.errors import UsageError
+from sleepd.log import get_logger
+from sleepd.policy.selecting.exploring import explored
 from sleepd.protocol.strategy import Strategy
 
 from .planning import Order, Sources, as_run, line_up
@@ -23,7 +25,9 @@ async def line_up_order(order: Order, config: Config, sources: Sources, *, day: 
         SleepdError: as ``line_up``.
     """
     if not order.strategies:
-        return [await line_up(order, config, sources, day=day)]
+        lineup = await line_up(order, config, sources, day=day)
+        name = "" if order.is_explicit else _explored(lineup, config)
+        return paired(lineup, find_strategy(name), sources) if name else [lineup]
     first, second = (
         find_strategy(name, epochs=order.epochs, learning_rate=order.learning_rate) for name in order.strategies
     )
@@ -33,6 +37,16 @@ async def line_up_order(order: Order, config: Config, sources: Sources, *, day: 
     alone = msgspec.structs.replace(order, strategy=first.name, strategies=())
     lineup = await line_up(alone, config, sources, day=day)
     return paired(lineup, second, sources)
+
+
+def _explored(lineup: Lineup, config: Config) -> str:
+    """The neighbour that this cycle tries beside its strategy; empty: none."""
+    cycle, usual, share = lineup.job.cycle, lineup.job.strategy.name, config.training.explore
+    name = explored(cycle, share, neighbours(usual))
+    if name:
+        text = f"cycle {cycle} trains {usual}, and cycle {cycle + 1} trains {name} on the same experiences"
+        get_logger().info("strategy_explored", text=f"{text} (training.explore = {share:g})")
+    return name
 
 
 def paired(lineup: Lineup, strategy: Strategy, sources: Sources) -> list[Lineup]:

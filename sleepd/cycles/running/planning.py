@@ -45,6 +45,7 @@ from sleepd.protocol.job import Job, Role
 from sleepd.protocol.strategy import Strategy
 from sleepd.registry.compatibility import Fit, other_shape
 from sleepd.registry.predecessor import Predecessor, predecessor
+from sleepd.registry.strategy_choice import strategy_in_force
 from sleepd.store.checkpoint_documents import seen_by
 from sleepd.store.checkpoints import Checkpoints, Manifest, verify_usable
 from sleepd.store.reservoir import read_reservoir
@@ -106,10 +107,9 @@ async def line_up(order: Order, config: Config, sources: Sources, *, day: date) 
         BufferUnreadable: the experiences cannot be read.
         CheckpointInvalid: the champion is damaged.
     """
-    strategy = find_strategy(
-        order.strategy or config.training.strategy, epochs=order.epochs, learning_rate=order.learning_rate
-    )
     ledger, checkpoints, intake = sources.ledger, sources.checkpoints, sources.intake
+    name = order.strategy or strategy_in_force(config, ledger)
+    strategy = find_strategy(name, epochs=order.epochs, learning_rate=order.learning_rate)
     parent = await _parent(checkpoints, strategy, sources.fit.unfit(config.model.base))
     job = await job_for(sources.history.next_cycle(), config, strategy, checkpoints, parent)
     job = msgspec.structs.replace(job, date=day.isoformat())

@@ -207,7 +207,8 @@ def report(session: Session) -> ExitCode:
 def why(session: Session) -> ExitCode:
     """The decision and its changes."""
     reasons: Reasons = session.ask(Why(limit=session.arguments.limit), Reasons)
-    session.console.show(reasons, why_page(reasons.current, reasons.changes, session.clock.now()))
+    page = why_page(reasons.current, reasons.changes, session.clock.now(), adopted=reasons.adopted_strategy)
+    session.console.show(reasons, page)
     return ExitCode.OK
 
 

@@ -36,9 +36,10 @@ def _condition(mark: str, name: str, state: str, text: str) -> Row:
     return Row([Span(f"{mark} ", _MARK_STYLES[mark]), Span(f"{pad(name, 24)} {pad(state, 8)} {text}")], hang=36)
 
 
-def why_page(current: DecisionView, changes: list[DecisionRecord], now: datetime) -> Page:
-    """The decision now, then how it came about, newest first."""
+def why_page(current: DecisionView, changes: list[DecisionRecord], now: datetime, *, adopted: str = "") -> Page:
+    """The decision now, then how it came about, newest first; ``adopted``: why another strategy is in force."""
     page = decision_page(current)
+    page += [line(""), Row([Span(f"strategy: {adopted}")], hang=10)] if adopted else []
     page += [line(""), line("how it changed, newest first:" if changes else "it has not changed yet", "dim")]
     return page + changes_page(changes, now)
 

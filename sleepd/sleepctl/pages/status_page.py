@@ -33,6 +33,7 @@ def status_page(status: Status, *, now: datetime, is_live: bool) -> Page:
         page += _next_sleep(status, now)
     page += _buffer(status.buffer, now)
     page += _champion(status.champion, now, is_served=status.serving is not None)
+    page += _labelled("Strategy", [status.adopted_strategy] if status.adopted_strategy else [])
     page += serving_rows(status.serving, now)
     page += _cycles(status, now, is_live)
     page += [Row([Span(alarm.text, "yellow")], "Warning") for alarm in status.alarms]

@@ -101,6 +101,17 @@ class ServeAttempt(msgspec.Struct, frozen=True, kw_only=True):
     """The engine was given it, and it was not put back."""
 
 
+class AdoptedStrategy(msgspec.Struct, frozen=True, kw_only=True):
+    """A strategy that pairs have proved better than the configured one."""
+
+    configured: str
+    """``training.strategy`` at that time."""
+    adopted: str
+    text: str
+    """The evidence, in a sentence."""
+    at: Moment
+
+
 class FoundComparison(NamedTuple):
     """The comparison of a champion on later experiences."""
 
@@ -127,6 +138,8 @@ BASE_CHANGED: Final = Note[Misfit]("base_changed", Misfit)
 """The champion belongs to another base. Written by ``registry.compatibility``."""
 ADOPTED_UNFIT: Final = Note[Misfit]("adopted_unfit", Misfit)
 """An adopted champion does not fit the base. Written by ``registry.compatibility``."""
+ADOPTED_STRATEGY: Final = Note[AdoptedStrategy]("adopted_strategy", AdoptedStrategy)
+"""What replaces the configured strategy. Written by ``registry.strategy_choice``."""
 DEMOTION: Final = Note[Demoted]("demotion", Demoted)
 """A champion that is to go, or that went. Written by ``registry.demotion``."""
 

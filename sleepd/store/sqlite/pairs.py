@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, NamedTuple
 
 from sleepd.cycle import JUDGED_STATES, UNDECIDED_STATES, State
 
@@ -34,3 +34,46 @@ def resumable(database: Database) -> int | None:
     """
     row = database.execute(_RESUMABLE).fetchone()
     return int(row[0]) if row[0] is not None else None
+
+
+class PairedCycle(NamedTuple):
+    """One cycle of a pair in which both were measured."""
+
+    strategy: str
+    gain: float
+    """By how much its loss on held-out experiences was below the other's."""
+    has_passed: bool
+    """It passed its own gates, whatever became of it beside the other one."""
+
+
+class PairedCycles(NamedTuple):
+    """Both cycles of such a pair."""
+
+    first: PairedCycle
+    second: PairedCycle
+
+    def beside(self, strategy: str) -> PairedCycle | None:
+        """The one that ran beside that strategy; None: neither had it."""
+        names = [self.first.strategy, self.second.strategy]
+        return self[1 - names.index(strategy)] if strategy in names else None
+
+
+_PAIRED: Final = f"""
+WITH judged AS (
+    SELECT cycle, rival, strategy, CAST(verdict AS TEXT) AS text FROM cycles
+    WHERE rival IS NOT NULL AND state IN ({_listed(JUDGED_STATES)})
+), measured AS (
+    SELECT cycle, rival, strategy, json_extract(text, '$.pair.holdout.estimate') AS gain,
+        json_extract(text, '$.outcome')='promoted' OR json_extract(text, '$.failed')='["rival"]' AS has_passed
+    FROM judged
+)
+SELECT one.strategy, one.gain, one.has_passed, other.strategy, other.gain, other.has_passed
+FROM measured AS one JOIN measured AS other ON other.cycle=one.rival
+WHERE one.cycle<other.cycle AND one.gain IS NOT NULL AND other.gain IS NOT NULL ORDER BY one.cycle
+"""  # noqa: S608 - names of ours
+
+
+def paired_cycles(database: Database) -> list[PairedCycles]:
+    """All pairs of which both were measured, oldest first."""
+    rows = database.execute(_PAIRED).fetchall()
+    return [PairedCycles(*(PairedCycle(row[i], row[i + 1], bool(row[i + 2])) for i in (0, 3))) for row in rows]

@@ -22,6 +22,10 @@ TOKEN_CAP: Final = math.log(10)
 however wrong. A fact that nobody has told cannot be known, and how surely a model is wrong about it says little."""
 
 
+RECALLED: Final = math.log(2)
+"""Nats per token: a reply with a smaller loss is recalled, for its tokens are likelier than not (geometric mean)."""
+
+
 class CappedLosses(msgspec.Struct, frozen=True, kw_only=True):
     """Reply loss of one experience where a token counts for at most ``TOKEN_CAP``, nats per supervised token."""
 
@@ -55,6 +59,25 @@ class TrainedLoss(msgspec.Struct, frozen=True, kw_only=True):
     """See ``LossPair``."""
     base: float | None = None
     """None: it was not asked for (``Job.measures_surprise``)."""
+
+
+class RememberedLoss(msgspec.Struct, frozen=True, kw_only=True):
+    """Reply loss of one trained experience, nats per supervised token: of the adapter, asked as it was trained, and of
+    the base with the experience in its prompt.
+    """
+
+    id: str
+    tokens: int
+    """Supervised ones."""
+    candidate: float
+    in_prompt: float
+    prompt_tokens: int
+    """That the experience adds to the prompt."""
+
+    @property
+    def is_better_in_prompt(self) -> bool:
+        """Whether the base recalls it from the prompt and the adapter does not."""
+        return self.in_prompt < RECALLED <= self.candidate
 
 
 class Drift(msgspec.Struct, frozen=True, kw_only=True):
@@ -203,6 +226,8 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
     newly_trained: list[TrainedLoss] = []
     """Of the replies that this cycle trained for the first time, some by rank; empty: an older worker did not measure
     them."""
+    remembered: list[RememberedLoss] = []
+    """Of some trained replies, what the prompt would do instead; empty: an older worker did not measure it."""
     repeated: list[LossPair] = []
     """Of the replies that the parent's lineage learned and this cycle trained again, some by rank."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from sleepd.protocol.chat_example import ChatExample
@@ -29,6 +30,7 @@ from .evaluation.probe_generation import (
     to_reply_to,
 )
 from .evaluation.reference_answers import MONITOR, PROBE, answers_file, base_answers, chosen_prompts, encode_reference
+from .evaluation.remembered import encode_remembered
 from .evaluation.system_messages import occurring_systems, under
 from .failure import GiveUp
 from .model.loading import Loaded
@@ -99,18 +101,21 @@ class Measurer:
         probed, watching = answers[: len(probe)], answers[len(probe) :][: len(monitor)]
         regularised = answers[len(probe) + len(monitor) :]
         held_out = encode_examples(chat, self._examples.to_hold_out, longest, self._channel)
-        return EncodedExamples(
+        found = EncodedExamples(
             max_tokens=longest,
             trained=trained,
             held_out=held_out,
             stopping=encode_examples(chat, self._examples.to_stop, longest, self._channel),
             reference_examples=encode_reference(chat, regularise, regularised, longest),
             monitor=encode_reference(chat, monitor, watching, longest, kind=MONITOR),
+            remembered=[],
             taught=relevance.encode_both(chat, relevance.chosen_examples(self._examples.to_train), longest),
             probes=encode_reference(chat, probe, probed, longest, kind=PROBE),
             asked=self._questions(held_out, systems, longest),
             new=frozenset(one.id for one in learned if one.role == "train"),
         )
+        told = encode_remembered(chat, self._examples.to_train, [*found.newly_trained, *found.repeated], longest)
+        return replace(found, remembered=told)
 
     def _encode_trained(self, longest: int) -> list[Encoded]:
         """The sequences of what is trained; none where a foreign adapter is measured.
@@ -188,10 +193,11 @@ class Measurer:
             surprising = encoded.newly_trained if job.measures_surprise else []
             base = evaluator.losses([*encoded.held_out, *encoded.repeated, *surprising]) if job.parent else {}
             fitting = relevance.measure(evaluator, encoded.taught)
+            told = evaluator.losses([one.sequence for one in encoded.remembered])
         later = probation.later(job, [*encoded.trained, *encoded.held_out])
         measured = {one.id: one for one in [*encoded.measured, *later, *encoded.held_out]}
         parent = evaluator.losses(list(measured.values()))
-        require_finite([one.total for one in [*base.values(), *parent.values()]])
+        require_finite([one.total for one in [*base.values(), *parent.values(), *told.values()]])
         on_probation = probation.measure(job, model, evaluator, later, parent, self._channel)
         held_out = {one.id: parent[one.id] for one in encoded.held_out}
         again = evaluator.losses(chosen(encoded.held_out, READ_AGAIN), alone=True)
@@ -207,6 +213,7 @@ class Measurer:
             parent_metrics=self._metrics(Path(job.parent) if job.parent else None),
             probation=on_probation,
             relevance=fitting,
+            remembered={one.id: told[one.sequence.id] for one in encoded.remembered},
         )
 
     def _choose_packing(self, encoded: EncodedExamples) -> None:

@@ -16,6 +16,7 @@ from sleepd.protocol.evidence import (
     LossPair,
     Probation,
     Relevance,
+    RememberedLoss,
     TrainedLoss,
 )
 from sleepd.protocol.job import Job, Notice, Reply, Report, TrainingCheck, TrainingExample
@@ -25,6 +26,7 @@ from .evaluation import comparison
 from .evaluation.loss_evaluator import Measured, chosen, mean_loss
 from .evaluation.probe_generation import Answers, Questions
 from .evaluation.relevance import Pair
+from .evaluation.remembered import Remembered
 from .model.device import Device
 from .model.memory.peak_memory import Peak
 from .training.outcome import Training
@@ -53,6 +55,8 @@ class EncodedExamples:
     """On which its drift is monitored while it trains."""
     taught: list[Pair]
     """Of some trained ones, the reply after its own prompt and after another."""
+    remembered: list[Remembered]
+    """Of some trained ones, the reply behind the experience itself."""
     probes: list[Encoded]
     """On which its drift is measured; no training step and no validation check depends on them."""
     asked: Questions
@@ -111,6 +115,8 @@ class Before(msgspec.Struct, frozen=True, kw_only=True):
     """Of the operator's command; None: it gave none."""
     probation: Probation | None
     relevance: Relevance
+    remembered: dict[str, Measured]
+    """Of the base, by the ids of the experiences that stand in its prompt."""
 
 
 @dataclass
@@ -243,9 +249,23 @@ def _evidence(cycle: Finished) -> Evidence:
         metrics=comparison.metrics(before.parent_metrics, after.metrics),
         relevance=before.relevance,
         probation=before.probation,
+        remembered=_remembered(encoded, before, after),
         newly_trained=[_trained(one, before, after.losses) for one in encoded.newly_trained],
         repeated=[_pair(one, before, after.losses) for one in encoded.repeated],
     )
+
+
+def _remembered(encoded: EncodedExamples, before: Before, after: After) -> list[RememberedLoss]:
+    return [
+        RememberedLoss(
+            id=one.id,
+            tokens=one.sequence.supervised,
+            candidate=after.losses[one.id].mean,
+            in_prompt=before.remembered[one.id].mean,
+            prompt_tokens=one.added,
+        )
+        for one in encoded.remembered
+    ]
 
 
 def _mean(measured: dict[str, Measured], sequences: list[Encoded]) -> float | None:

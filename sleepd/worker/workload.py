@@ -20,6 +20,7 @@ def measuring(job: Job, encoded: EncodedExamples, asked: Questions) -> float:
     held_out, trained = total_tokens(encoded.held_out), total_tokens(encoded.measured)
     reference, probes = total_tokens([*encoded.reference_examples, *encoded.monitor]), total_tokens(encoded.probes)
     taught = total_tokens(one for pair in encoded.taught for one in (pair.own, pair.other))
+    taught += total_tokens(one.sequence for one in encoded.remembered)
     repeated = total_tokens(encoded.repeated) if job.parent else 0
     return FORWARD * (reference + models * (probes + held_out) + trained + repeated + taught) + models * asked.work
 

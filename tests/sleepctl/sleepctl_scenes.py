@@ -20,6 +20,7 @@ from sleepd.protocol.evidence import (
     ProbeReply,
     RecallAnswer,
     Relevance,
+    RememberedLoss,
     Speech,
 )
 from sleepd.protocol.job import Notice, Progress, Reply, Report, TrainingCheck
@@ -368,6 +369,10 @@ VERDICT = Verdict(
 )
 EVIDENCE = Evidence(
     noise_floor=0.013,
+    remembered=[
+        RememberedLoss(id="e-17", tokens=20, candidate=1.31, in_prompt=0.08, prompt_tokens=41),
+        RememberedLoss(id="e-18", tokens=20, candidate=0.21, in_prompt=0.05, prompt_tokens=38),
+    ],
     drift=Drift(prompts=24, tokens=1810, parent=0.0098, candidate=0.0124),
     collapse=[
         Collapse(

@@ -16,6 +16,7 @@ from sleepd.text.shell import command_line
 from .cycle_table import STATE_STYLES
 from .lines.cycle_sentences import sentences
 from .lines.evidence_lines import (
+    advice_lines,
     chat_lines,
     check_lines,
     collapse_lines,
@@ -66,6 +67,7 @@ def report_page(known: KnownCycle, now: datetime) -> Page:
     page += _learned(detail, known.learned)
     if report is not None:
         page += _measured(detail, report)
+        page += _section("What a prompt would serve better", advice_lines(report.evidence.remembered))
     page += _section("Not trained", _not_trained(report, known))
     page += _section("Personal data", _personal(known.buffer))
     if report is not None:

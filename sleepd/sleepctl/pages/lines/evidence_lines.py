@@ -4,11 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from sleepd.protocol.evidence import ChatContract, Collapse, Evidence, Metric, ProbeReply, RecallAnswer, Speech
+from sleepd.protocol.evidence import (
+    RECALLED,
+    ChatContract,
+    Collapse,
+    Evidence,
+    Metric,
+    ProbeReply,
+    RecallAnswer,
+    RememberedLoss,
+    Speech,
+)
 from sleepd.protocol.job import Report
 from sleepd.protocol.verdict import AddedMetric, Figure, Verdict
 from sleepd.sleepctl.pages.terminal import Row, Span, pad, shorten
-from sleepd.sleepctl.pages.wording import MISSING, duration, energy
+from sleepd.sleepctl.pages.wording import MISSING, count, duration, energy
 
 _NAME_COLUMNS = 22
 
@@ -52,6 +62,26 @@ def check_lines(report: Report, verdict: Verdict | None) -> list[Row]:
             proof = f"{check.name} {check.figure:.3g} (limit {check.limit:.3g}): {check.detail}"
             rows.append(Row([mark, Span(proof)], hang=2))
     return rows
+
+
+def advice_lines(measured: Sequence[RememberedLoss]) -> list[Row]:
+    """What the base recalls from its prompt and the adapter does not; nothing where no experience was tried."""
+    if not measured:
+        return []
+    better = [each for each in measured if each.is_better_in_prompt]
+    tried = f"of {count(len(measured), 'trained experience')} that were tried"
+    if not better:
+        return [Row([Span(f"None {tried}: each that the base recalls from its prompt, the adapter recalls, too.")])]
+    tokens = sum(each.prompt_tokens for each in better)
+    verb = "is" if len(better) == 1 else "are"
+    text = (
+        f"{len(better)} {tried} {verb} not recalled by the adapter (reply loss {RECALLED:.2f} nats/token or more) and "
+        f"recalled by the base with the experience in its prompt, which takes {count(tokens, 'token')} together."
+    )
+    return [Row([Span(text)])] + [
+        Row([Span(f"{shorten(each.id, 24)}: {each.candidate:.2f}, in the prompt {each.in_prompt:.2f}")], hang=2)
+        for each in better
+    ]
 
 
 def probe_lines(replies: Sequence[ProbeReply], *, has_parent: bool, width: int) -> list[Row]:

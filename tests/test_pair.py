@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -240,6 +241,16 @@ def test_failure_of_one_is_no_cooldown(stage: Stage) -> None:
 
     facts = stage.play(scene)
     assert (facts.unjudged_in_a_row, facts.cooldown_seconds_left) == (0, 0)
+
+
+def test_pair_counts_as_one(stage: Stage) -> None:
+    """Where cycles a day are counted, a pair is one."""
+    stage.sleep(PAIR, behaviour="promote,better")
+
+    async def scene(sleeper: OpenSleeper) -> int:
+        return sleeper.reader.begun_since(stage.clock.now() - timedelta(days=1))
+
+    assert stage.play(scene) == 1
 
 
 def test_both_fail(stage: Stage) -> None:

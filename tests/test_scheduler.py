@@ -131,6 +131,27 @@ def test_a_daemon_is_asked_to_sleep(config: Config, tmp_path: Path) -> None:
         assert daemon.status().total_cycles == 1
 
 
+@pytest.mark.parametrize("beside_a_daemon", [False, True])
+def test_two_strategies_run_against_each_other(config: Config, tmp_path: Path, beside_a_daemon: bool) -> None:
+    """The result is that of the better one, here and by a daemon; the other one is in it, in short."""
+    put(config, 12)
+    config = changed(config, "worker", python=str(fake_interpreter(tmp_path / "both", "promote,better")))
+    write_config(tmp_path / "config.toml", config)
+
+    def story() -> None:
+        results = SleepScheduler(min_experiences=5).run_sleep_cycle(strategies=["consolidate", "eager"])
+        assert set(results) >= RESULT_KEYS
+        assert (results["sleep_cycle"], results["strategy"], results["promoted"]) == (2, "eager", True)
+        other = results["rival"]
+        assert (other["sleep_cycle"], other["strategy"], other["state"]) == (1, "consolidate", "rejected")
+
+    if beside_a_daemon:
+        with DaemonProcess(tmp_path, changed(config, "triggers", min_experiences=50)):
+            story()
+    else:
+        story()
+
+
 def test_older_rate_is_honoured_and_noted(config: Config) -> None:
     """What the caller asks for reaches the worker; where it is known to change nothing the result says so."""
     put(config, 12)

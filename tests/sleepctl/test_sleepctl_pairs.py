@@ -59,8 +59,8 @@ def test_report_has_both() -> None:
     """Each with its strategy, state, gain, drift and cost; then what told them apart, and the paired interval."""
     text = shown(report_page(KnownCycle(detail_of(), None, scenes.BUFFER, [], [], is_live=True), scenes.NOW))
     assert "Two strategies on the same experiences" in text
-    assert "cycle 9 eager promoted gain +0.70, drift 0.010, its worker took 1 min" in text
-    assert "cycle 8 consolidate rejected gain +0.50, drift 0.010, its worker took 1 min" in text
+    assert "cycle 9 eager promoted gain +0.70, drift 0.010, worker 1 min" in text
+    assert "cycle 8 consolidate rejected gain +0.50, drift 0.010, worker 1 min" in text
     assert "this one gained +0.200 nats/token more (+0.100 to +0.300, each bound with 0.95) on 9 experiences" in text
     assert "It was better than cycle 8, which trained the strategy consolidate on the same experiences." in text
 

@@ -133,7 +133,9 @@ def _beside(
         is_better=is_better,
         text=text,
     )
-    verdict = msgspec.structs.replace(verdict, pair=pair, figures=[*verdict.figures, _figure(gains, text, loses)])
+    verdict = msgspec.structs.replace(
+        verdict, pair=pair, figures=[*verdict.figures, _figure(gains, text, is_better, loses=loses)]
+    )
     if not loses:
         told = f"{verdict.reason}; {text}" if has_passed else verdict.reason
         return msgspec.structs.replace(verdict, reason=told)
@@ -142,12 +144,11 @@ def _beside(
     return msgspec.structs.replace(verdict, reason=reason, **changes)
 
 
-def _figure(gains: _Gains, text: str, loses: bool) -> Figure:
+def _figure(gains: _Gains, text: str, is_better: bool | None, *, loses: bool) -> Figure:
     """It decides where both passed; otherwise it is shown."""
     value = gains.holdout.estimate if gains.holdout else None
-    return Figure(
-        name="rival", value=value, relation="at least", limit=0.0, is_met=not loses, is_binding=loses, text=text
-    )
+    is_met = is_better if is_better is not None else value is None or value >= 0
+    return Figure(name="rival", value=value, relation="at least", limit=0.0, is_met=is_met, is_binding=loses, text=text)
 
 
 def _text(own: Contender, rival: Contender, gains: _Gains, is_better: bool | None, decider: Decider) -> str:

@@ -40,7 +40,7 @@ from .ledger_rows import (
     summarise,
 )
 from .notes import Note
-from .pairs import RIVAL_HAS_NO_VERDICT, resumable
+from .pairs import IS_NO_SECOND, RIVAL_HAS_NO_VERDICT, resumable
 
 KEPT_DECISIONS = 1000
 
@@ -227,8 +227,8 @@ class Ledger:
         return self._number("SELECT max(cycle) FROM cycles")
 
     def begun_between(self, first: datetime, last: datetime) -> int:
-        """How many cycles began in that time."""
-        query = "SELECT count(*) FROM cycles WHERE started_at BETWEEN ? AND ?"
+        """How many cycles began in that time; a pair counts as one."""
+        query = f"SELECT count(*) FROM cycles WHERE started_at BETWEEN ? AND ? AND {IS_NO_SECOND}"  # noqa: S608
         return self._number(query, first.isoformat(), last.isoformat())
 
     def last_judged(self) -> CycleRecord | None:

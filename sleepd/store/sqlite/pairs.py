@@ -19,6 +19,8 @@ RIVAL_HAS_NO_VERDICT: Final = (
     f"AND other.state IN ({_listed(JUDGED_STATES)}))"
 )
 """Condition on a row of ``cycles``: no verdict makes up for it. Of a pair of which one failed the other was judged."""
+IS_NO_SECOND: Final = "coalesce(rival, cycle) >= cycle"
+"""Condition on a row of ``cycles``: it is not the second one of a pair."""
 _RESUMABLE: Final = f"""
 SELECT min(cycle) FROM cycles WHERE state='{State.SUSPENDED}' OR (state='{State.MEASURED}' AND NOT EXISTS(
     SELECT 1 FROM cycles AS other WHERE other.cycle=cycles.rival AND other.state IN ({_UNMEASURED})

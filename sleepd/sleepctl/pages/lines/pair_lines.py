@@ -28,7 +28,7 @@ def pair_lines(detail: CycleDetail) -> list[Row]:
 
 def _row(summary: CycleSummary) -> Row:
     drift = MISSING if summary.drift is None else f"{summary.drift:.3f}"
-    took = "" if summary.worker_seconds is None else f", its worker took {duration(summary.worker_seconds)}"
+    took = "" if summary.worker_seconds is None else f", worker {duration(summary.worker_seconds)}"
     figures = f"gain {gain(summary.holdout_before, summary.holdout_after)}, drift {drift}{took}"
     name = f"cycle {summary.cycle} {summary.strategy:<{_NAME_COLUMNS}}"
     return Row([Span(f"{name} {summary.state:<12} {figures}")], hang=2)

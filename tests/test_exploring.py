@@ -158,7 +158,8 @@ def test_better_one_is_adopted_and_taken_back(tmp_path: Path, monkeypatch: pytes
     sleep_pairs(stage, "promote,better", 64)
     name, text = stage.play(in_force)
     assert name == "eager"
-    assert "eager replaces consolidate: in 5 pairs on the same experiences it gained +0.500 nats/token" in text
+    assert text.startswith("eager replaces consolidate: ")
+    assert "it gained +0.500 nats/token" in text
     kept = stage.config
     for change in ({"adopt_better": False}, {"strategy": "careful"}):
         stage.config = changed(kept, "training", **change)

@@ -127,11 +127,7 @@ def _unknown(source: str, name: str, key: str, known: tuple[str, ...]) -> Config
 
 def _refuse_values(config: Config, source: str) -> None:
     """What each value must be beyond its type and range."""
-    if config.training.strategy not in STRATEGIES:
-        raise _refusal(source, "training.strategy", f"one of {', '.join(STRATEGIES)}", config.training.strategy)
-    if config.training.explore > 0 and not neighbours(config.training.strategy):
-        expected = f"0, for no strategy can be compared with {config.training.strategy}"
-        raise _refusal(source, "training.explore", expected, config.training.explore)
+    _refuse_strategy(config, source)
     for key, value in (
         *(("buffer.path", path) for path in config.buffer.paths),
         ("state.directory", config.state.directory),
@@ -168,6 +164,14 @@ def _refuse_values(config: Config, source: str) -> None:
     if len(config.control.socket.encode()) > MAX_SOCKET_PATH_BYTES:
         expected = f"a path of at most {MAX_SOCKET_PATH_BYTES} bytes"
         raise _refusal(source, "control.socket", expected, config.control.socket)
+
+
+def _refuse_strategy(config: Config, source: str) -> None:
+    name, explore = config.training.strategy, config.training.explore
+    if name not in STRATEGIES:
+        raise _refusal(source, "training.strategy", f"one of {', '.join(STRATEGIES)}", name)
+    if explore > 0 and not neighbours(name):
+        raise _refusal(source, "training.explore", f"0, for no strategy can be compared with {name}", explore)
 
 
 def _refuse_reporting(config: Config, source: str) -> None:

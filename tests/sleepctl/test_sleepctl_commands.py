@@ -28,6 +28,7 @@ NOT_DUE = scenes.decision(found=(3, 3, None))
 STARTED = RunResult(is_started=True, reason="Ready", cycle=9, undo="sleepctl cancel")
 
 STATUS_KEYS = [
+    "adopted_strategy",
     "alarms",
     "base",
     "buffer",

@@ -11,6 +11,8 @@ as before on the rest · ``worse`` finds the champion worse on later experiences
 promotes · ``liar`` says that the champion is worse, with figures that do not say it · ``better`` a report that is
 promoted, with a smaller loss than ``promote``'s. Of two behaviours with a comma between them the first is that of a
 pair's first cycle, the second that of its second one.
+
+With ``--processes N`` it starts N - 1 more, which do nothing and end only when they are killed.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ import argparse
 import os
 import signal
 import socket
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -241,8 +244,12 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--behaviour", required=True)
     parser.add_argument("--fd", type=int, required=True)
+    parser.add_argument("--processes", type=int, default=1)
+    parser.add_argument("--silence", type=float)
     parser.add_argument("staging", type=Path)
     options = parser.parse_args()
+    ranks = [subprocess.Popen(("sleep", "3600")) for _ in range(options.processes - 1)]
+    (options.staging / "work" / "ranks").write_text(" ".join(str(rank.pid) for rank in ranks))
     wire = socket.socket(fileno=options.fd)
     job, examples = read_job(options.staging)
     behaviour = behaviour_of(options.behaviour, job)

@@ -44,15 +44,15 @@ resource.setrlimit(resource.RLIMIT_AS, (used + {megabytes} * 2**20,) * 2)
 """
 
 CUDA_FAILS_IN_MID_STEP = """
-import sleepd.worker.training.train as train
-real, calls = train.row_logits, []
+import sleepd.worker.training.gradients as gradients
+real, calls = gradients.row_logits, []
 def row_logits(*arguments):
     calls.append(1)
     if len(calls) == 5:
         raise torch.AcceleratorError("CUDA error: an illegal memory access was encountered") if hasattr(
             torch, "AcceleratorError") else RuntimeError("CUDA error: an illegal memory access was encountered")
     return real(*arguments)
-train.row_logits = row_logits
+gradients.row_logits = row_logits
 """
 
 CUDA_FAILS_AT_START = """

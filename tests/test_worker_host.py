@@ -1,4 +1,4 @@
-"""One contract over both engines: the same job, messages and endings, here and on a host at the other end of a line.
+"""One contract over all engines: the same job, messages and endings, here and on a host at the other end of a line.
 
 The line is a socket pair in this process; ``test_worker_over_ssh.py`` has a real sshd.
 """
@@ -27,7 +27,7 @@ from sleepd.config.worker_config import WorkerConfig
 from sleepd.cycles.remote.line import HostLine, entry_of
 from sleepd.cycles.remote.remote_home import Home, offered_files
 from sleepd.cycles.remote.remote_host import Host, missing
-from sleepd.cycles.running.worker_process import Worker, WorkerPolicy
+from sleepd.cycles.running.worker_process import Worker, WorkerPolicy, worker_command
 from sleepd.errors import ProtocolError, WorkerDied, WorkerFailed
 from sleepd.protocol.host_check import HostCheck
 from sleepd.protocol.job import (
@@ -145,7 +145,9 @@ def here(behaviour: str, staging: Path, *, then: Then | None = None, **kw: Any) 
                 then(worker, message)
 
         policy = WorkerPolicy(
-            command=fake_worker(behaviour), silence_seconds=kw.get("silence", 30.0), stop_seconds=kw.get("stop", 5.0)
+            command=(*fake_worker(behaviour), *kw.get("arguments", ())),
+            silence_seconds=kw.get("silence", 30.0),
+            stop_seconds=kw.get("stop", 5.0),
         )
         worker = Worker(policy, tell)
         try:
@@ -158,16 +160,30 @@ def here(behaviour: str, staging: Path, *, then: Then | None = None, **kw: Any) 
     return asyncio.run(run()), heard
 
 
-@pytest.fixture(params=["local", "ssh"])
+@pytest.fixture(params=["local", "two processes", "ssh"])
 def run(request: pytest.FixtureRequest, tmp_path: Path, staging: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """Runs the job with the engine."""
 
     def run_job(behaviour: str, **kw: Any) -> tuple[Report | Failure, Heard]:
+        if request.param == "two processes":
+            command = worker_command(WorkerConfig(processes=2))
+            outcome = here(behaviour, staging, arguments=command[command.index("--processes") :], **kw)
+            (rank,) = (staging / "work" / "ranks").read_text().split()
+            assert not is_running(int(rank))
+            return outcome
         if request.param == "local":
             return here(behaviour, staging, **kw)
         return on_host(Machine(tmp_path / "host", behaviour, monkeypatch), staging, **kw)
 
     return run_job
+
+
+def is_running(pid: int) -> bool:
+    """Whether that process goes on; one that was killed and not yet reaped by init does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
 
 
 def children() -> set[str]:

@@ -55,6 +55,16 @@ class WorkerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
             "empty name here, none waits."
         ),
     ] = "/run/sage-sleepd/gpu.lock"
+    processes: Annotated[
+        int,
+        Meta(
+            ge=1,
+            le=64,
+            description="That train together, each with the whole base: of the GPUs each has one, a CPU they share. "
+            "They give the adapter of one process but for rounding. What is measured is measured by one. The unit "
+            "needs loopback: systemd/20-processes.conf. With another engine the other machine's own setting counts.",
+        ),
+    ] = 1
     threads: Annotated[int, Meta(ge=0, le=1024, description="CPU threads of torch; 0: as many as it may use.")] = 0
     silence_seconds: Annotated[
         float,

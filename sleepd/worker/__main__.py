@@ -1,4 +1,4 @@
-"""``python -m sleepd.worker --fd N STAGING_DIR``: how the daemon starts a cycle.
+"""``python -m sleepd.worker --fd N [--processes N --silence SECONDS] STAGING_DIR``: how the daemon starts a cycle.
 
 N is the inherited end of a socket pair, STAGING_DIR holds ``work/job.json`` and ``work/experiences.jsonl``. Exit code
 0: the last message says how it ended, well or not. 1: the daemon is gone, and there is nobody to tell.
@@ -30,6 +30,8 @@ def main() -> int:
     parent = os.getppid()
     parser = argparse.ArgumentParser(prog="python -m sleepd.worker", description=__doc__.splitlines()[0])
     parser.add_argument("--fd", type=int, required=True, help="inherited end of a socket pair")
+    parser.add_argument("--processes", type=int, default=1, help="that train: this one, and others that it starts")
+    parser.add_argument("--silence", type=float, default=300.0, help="seconds without a sign of life that are too many")
     parser.add_argument("staging", type=Path, help="the cycle's staging directory")
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
@@ -43,16 +45,16 @@ def main() -> int:
         channel.obey_sigterm()
         try:
             channel.send(Hello(version=VERSION, pid=os.getpid()))
-            channel.send(_outcome(channel, arguments.staging))
+            channel.send(_outcome(channel, arguments))
         except DaemonGone:
             logging.getLogger(__name__).warning("the daemon is gone; the cycle is left as it stands")
             return 1
     return 0
 
 
-def _outcome(channel: Channel, staging: Path) -> Report | Failure:
+def _outcome(channel: Channel, arguments: argparse.Namespace) -> Report | Failure:
     try:
-        return _work(channel, staging)
+        return _work(channel, arguments)
     except Stopped:
         return Failure(kind="stopped", message="stopped by SIGTERM", hint="nothing is lost; the next cycle starts anew")
     except GiveUp as error:
@@ -66,7 +68,8 @@ def _outcome(channel: Channel, staging: Path) -> Report | Failure:
         )
 
 
-def _work(channel: Channel, staging: Path) -> Report:
+def _work(channel: Channel, arguments: argparse.Namespace) -> Report:
+    staging: Path = arguments.staging
     try:
         job = decode_job((staging / "work" / "job.json").read_bytes())
         examples = decode_examples((staging / "work" / "experiences.jsonl").read_bytes())
@@ -78,10 +81,11 @@ def _work(channel: Channel, staging: Path) -> Report:
     gc.disable()  # nothing that an import makes is garbage, and looking for it is a tenth of the import
     with channel.loading():
         from .run import run
+        from .training.ranks.rank_messages import TeamSize
     gc.freeze()  # what the imports made stays to the end; else each collection between two phases looks through it all
     gc.enable()
 
-    return run(job, examples, channel)
+    return run(job, examples, channel, TeamSize(arguments.processes, arguments.silence))
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from types import FrameType
 
 import msgspec
 
-from sleepd.protocol.job import Failure, Hello, Notice, Progress, Report, encode
+from sleepd.protocol.job import Notice, Progress, encode
 
 from .failure import DaemonGone, Stopped
 from .process.process_activity import Movement
@@ -37,7 +37,7 @@ class Channel:
         self._allowed_until = 0.0
         self.notices: list[Notice] = []
 
-    def send(self, message: Hello | Progress | Notice | Report | Failure) -> None:
+    def send(self, message: msgspec.Struct) -> None:
         """Write one message.
 
         Raises:

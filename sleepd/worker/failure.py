@@ -24,6 +24,13 @@ class GiveUp(Exception):
         return Failure(kind=self.kind, message=self.message, hint=self.hint, probation=self.probation)
 
 
+class RankLost(GiveUp):
+    """A process that computed a share of the gradients died or hangs. The weights are those of the last whole step."""
+
+    def __init__(self, message: str, hint: str) -> None:
+        super().__init__("died", message, hint)
+
+
 class Stopped(BaseException):
     """SIGTERM asked for an end. No ``Exception``, so that no library's ``except Exception`` swallows it."""
 

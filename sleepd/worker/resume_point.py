@@ -23,9 +23,10 @@ from sleepd.files import fsync_path
 from sleepd.protocol.job import Notice
 
 from .channel import Channel
-from .failure import GiveUp, Stopped
+from .failure import GiveUp, RankLost, Stopped
 from .model.losses import Reference
 from .model.memory.peak_memory import Peak
+from .model.reference_tensors import references_in
 from .report import Before
 from .training.outcome import Training
 
@@ -68,20 +69,7 @@ class ResumePoint:
 
     def references(self) -> dict[str, Reference]:
         """The base's logits for each reference prompt, by the prompt's id."""
-        ids = [name.removeprefix(_TOKENS) for name in self.tensors if name.startswith(_TOKENS)]
-        return {
-            id_: Reference(self.tensors[f"{_TOKENS}{id_}"], self.tensors[f"{_LOG_PROBABILITIES}{id_}"]) for id_ in ids
-        }
-
-
-_TOKENS = "reference/tokens/"
-_LOG_PROBABILITIES = "reference/log_probabilities/"
-
-
-def reference_tensors(references: dict[str, Reference]) -> dict[str, torch.Tensor]:
-    """The references as tensors of a resume point."""
-    tokens = {f"{_TOKENS}{id_}": one.tokens for id_, one in references.items()}
-    return tokens | {f"{_LOG_PROBABILITIES}{id_}": one.log_probabilities for id_, one in references.items()}
+        return references_in(self.tensors)
 
 
 def write_resume_point(path: Path, position: Position, tensors: dict[str, torch.Tensor]) -> None:
@@ -131,7 +119,7 @@ class ResumePoints:
         self._write()
 
     def __exit__(self, kind: type[BaseException] | None, error: object, traceback: object) -> None:
-        if kind is None or issubclass(kind, Stopped):
+        if kind is None or issubclass(kind, Stopped | RankLost):
             self._write()
 
     def after_step(self) -> None:

@@ -43,6 +43,7 @@ The order of writes, and why
 from __future__ import annotations
 
 import math
+from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
 
@@ -61,7 +62,7 @@ from .failure import GiveUp
 from .measure import Measurer
 from .model.adapted_layers import adapted_norm, expert_counts
 from .model.adapter import adapter_tensors, put_weights, restart_adapter, save_adapter, shape, use_saved_adapter
-from .model.device import room_of
+from .model.device import Device, room_of
 from .model.gpu_energy import EnergyCounter
 from .model.inspect_base import most_positions
 from .model.loading import Loaded, load
@@ -70,22 +71,25 @@ from .model.memory.memory_estimate import need_of, needed_bytes
 from .model.memory.out_of_memory import MemoryLimits, free_memory, is_out_of_memory, with_room
 from .model.memory.peak_memory import Peak, peak_memory
 from .model.memory.recompute import recompute_layers
+from .model.reference_tensors import reference_tensors
 from .process.layer_heartbeat import beat_at_each_layer
 from .progress import Phases
 from .report import Before, EncodedExamples, Finished, Proof, Setting, SplitExamples, make_report
-from .resume_point import Position, ResumePoint, ResumePoints, read_resume_point, reference_tensors, refuse_other
+from .resume_point import Position, ResumePoint, ResumePoints, read_resume_point, refuse_other
 from .training.adapter_weights import AdapterWeights
 from .training.batches import Batches, TrainingSet
 from .training.best_weights import BestWeights
 from .training.early_stopping import EarlyStopping, divide_holdout, report_what_was_kept
 from .training.heartbeat import TrainingHeartbeat
 from .training.outcome import Training
+from .training.ranks.rank_messages import ALONE, TeamSize
+from .training.ranks.rank_team import RankTeam, working_team
 from .training.thinned_prompts import thinned
 from .training.train import Trainer
 
 
-def run(job: Job, examples: list[TrainingExample], channel: Channel) -> Report:
-    """Train and measure; the adapter stands in ``job.staging`` when this returns.
+def run(job: Job, examples: list[TrainingExample], channel: Channel, size: TeamSize = ALONE) -> Report:
+    """Train and measure; the adapter stands in ``job.staging`` when this returns. ``size``: the processes that train.
 
     Raises:
         GiveUp: the cycle cannot go on.
@@ -95,7 +99,7 @@ def run(job: Job, examples: list[TrainingExample], channel: Channel) -> Report:
     transformers_logging.disable_progress_bar()
     transformers_logging.set_verbosity_error()
     try:
-        return _run_on(job, examples, channel)
+        return _run_on(job, examples, channel, size)
     except GiveUp as error:
         if error.kind != "out_of_memory" or job.device != "auto" or not torch.cuda.is_available():
             raise
@@ -104,12 +108,12 @@ def run(job: Job, examples: list[TrainingExample], channel: Channel) -> Report:
     free_memory()
     channel.notice("moved_to_cpu", f"{reason}; the cycle begins again on the CPU, which is slower", warning=True)
     (Path(job.staging) / RESUME_POINT).unlink(missing_ok=True)
-    return _run_on(msgspec.structs.replace(job, device="cpu"), examples, channel)
+    return _run_on(msgspec.structs.replace(job, device="cpu"), examples, channel, size)
 
 
-def _run_on(job: Job, examples: list[TrainingExample], channel: Channel) -> Report:
+def _run_on(job: Job, examples: list[TrainingExample], channel: Channel, size: TeamSize) -> Report:
     try:
-        return _Cycle(job, examples, channel).run()
+        return _Cycle(job, examples, channel, size).run()
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
@@ -123,8 +127,9 @@ class _Cycle:
     """Of the loaded base."""
     _energy: EnergyCounter
 
-    def __init__(self, job: Job, examples: list[TrainingExample], channel: Channel) -> None:
+    def __init__(self, job: Job, examples: list[TrainingExample], channel: Channel, size: TeamSize) -> None:
         self._job = job
+        self._size = size
         self._channel = channel
         held_out = [example for example in examples if example.role == "holdout"]
         judging, stopping = (held_out, []) if job.foreign else divide_holdout(held_out)
@@ -147,7 +152,8 @@ class _Cycle:
         self._limits.keep_within(most_positions(loaded.model.config))
         self._limits.fill(loaded.device.torch_device)
         recompute_layers(loaded.model, lambda: self._limits.is_recomputing)
-        self._limits.plan(partial(needed_bytes, need_of(loaded.model, loaded.device)), room_of(loaded.device))
+        room = room_of(loaded.device) // self._sharing(loaded.device)
+        self._limits.plan(partial(needed_bytes, need_of(loaded.model, loaded.device)), room)
         measurer = Measurer(self._job, self._examples, loaded, self._limits, phases, self._channel)
         self._evaluator = measurer.evaluator
         measured = measurer.before() if point is None else self._measured_before(measurer, point)
@@ -169,6 +175,10 @@ class _Cycle:
         proof = Proof(checks, shape(adapter_tensors(loaded.model)))
         setting = self._setting(loaded)
         return make_report(Finished(self._job, self._examples, setting, encoded, before, training, after, proof))
+
+    def _sharing(self, device: Device) -> int:
+        """How many ranks share the device's memory: on a CPU all, of the GPUs each has one."""
+        return self._size.processes if device.torch_device.type == "cpu" and not self._job.foreign else 1
 
     def _setting(self, loaded: Loaded) -> Setting:
         return Setting(
@@ -239,21 +249,30 @@ class _Cycle:
         self._evaluator.may_shorten = False
         if self._job.parent and self._job.strategy.lineage == "retrain":
             restart_adapter(loaded.model, self._job.seed)
-        trainer = self._trainer(loaded, encoded, references)
-        if point is not None:
-            trainer.restore(point.tensors, point.position.training)
+        with self._team(loaded, encoded, references) as team:
+            trainer = self._trainer(loaded, encoded, references, team)
+            if point is not None:
+                trainer.restore(point.tensors, point.position.training)
 
-        def state() -> tuple[Position, dict[str, torch.Tensor]]:
-            position = self._position(loaded, encoded, before, trainer.done)
-            return position, trainer.state() | reference_tensors(references)
+            def state() -> tuple[Position, dict[str, torch.Tensor]]:
+                position = self._position(loaded, encoded, before, trainer.done)
+                return position, trainer.state() | reference_tensors(references)
 
-        points = ResumePoints(self._resume_path, self._job.resume_point_seconds, state, self._channel)
-        with points:
-            training = trainer.run(points.after_step)
+            points = ResumePoints(self._resume_path, self._job.resume_point_seconds, state, self._channel)
+            with points:
+                training = trainer.run(points.after_step)
         report_what_was_kept(training.checks, training.scaled_down, self._drift_budget, self._channel)
         return training
 
-    def _trainer(self, loaded: Loaded, encoded: EncodedExamples, references: dict[str, Reference]) -> Trainer:
+    def _team(
+        self, loaded: Loaded, encoded: EncodedExamples, references: dict[str, Reference]
+    ) -> AbstractContextManager[RankTeam | None]:
+        given = {one.id: references[one.id] for one in encoded.reference_examples}
+        return working_team(self._size, self._job, loaded, reference_tensors(given), self._channel)
+
+    def _trainer(
+        self, loaded: Loaded, encoded: EncodedExamples, references: dict[str, Reference], team: RankTeam | None
+    ) -> Trainer:
         def encode(max_tokens: int) -> list[Encoded]:
             if max_tokens == encoded.max_tokens:
                 return encoded.trained
@@ -268,7 +287,7 @@ class _Cycle:
         evaluator = LossEvaluator(loaded.model, loaded.device, self._limits, heartbeat.checked)
         evaluator.packed, evaluator.may_shorten = self._evaluator.packed, False
         stopping = EarlyStopping(evaluator, encoded.monitor, references, encoded.stopping, self._drift_budget)
-        return Trainer(strategy, self._job.seed, weights, batches, heartbeat, BestWeights(weights, stopping))
+        return Trainer(strategy, self._job.seed, weights, batches, heartbeat, BestWeights(weights, stopping), team)
 
     @property
     def _drift_budget(self) -> float:

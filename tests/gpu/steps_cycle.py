@@ -18,7 +18,7 @@ from sleepd.protocol.job import Failure, Progress, Report
 from sleepd.worker.evaluation import loss_evaluator
 from sleepd.worker.failure import GiveUp, Stopped
 from sleepd.worker.run import run
-from sleepd.worker.training import train
+from sleepd.worker.training import gradients
 
 from .processes import Card, Cost, Recording, run_worker
 from .shared import GIB, IS_CPU, WORK, base, examples, make_job, note, row, shorten_replies, strategy
@@ -130,14 +130,14 @@ def _limit(spare: float) -> None:
         total = torch.cuda.get_device_properties(0).total_memory
         torch.cuda.set_per_process_memory_fraction((size + spare * GIB) / total)
         return
-    real = train.row_logits
+    real = gradients.row_logits
 
     def limited(model: Any, given: Any, where: Any) -> Any:
         if given.tokens > spare:
             raise torch.cuda.OutOfMemoryError("CUDA out of memory, as rehearsed")
         return real(model, given, where)
 
-    for module in (train, loss_evaluator):
+    for module in (gradients, loss_evaluator):
         module.row_logits = limited
 
 

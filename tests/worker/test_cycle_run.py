@@ -17,7 +17,7 @@ from sleepd.worker.evaluation import loss_evaluator
 from sleepd.worker.failure import GiveUp
 from sleepd.worker.model import loading
 from sleepd.worker.model.device import choose_device
-from sleepd.worker.training import train
+from sleepd.worker.training import gradients
 from sleepd.worker.training.schedule import rate_share
 
 from .conftest import RecordingChannel, RunHere, examples, quick
@@ -159,7 +159,7 @@ def test_epochs_grow_to_enough_steps(run_here: RunHere) -> None:
 
 def failing(monkeypatch: pytest.MonkeyPatch, error: Exception, *, while_wider_than: int) -> list[int]:
     """Let the forward pass of a training step raise ``error`` as long as its row is wider than that many tokens."""
-    real = train.row_logits
+    real = gradients.row_logits
     widths = []
 
     def row_logits(model: Any, row: Any, device: torch.device) -> Any:
@@ -168,7 +168,7 @@ def failing(monkeypatch: pytest.MonkeyPatch, error: Exception, *, while_wider_th
             raise error
         return real(model, row, device)
 
-    monkeypatch.setattr(train, "row_logits", row_logits)
+    monkeypatch.setattr(gradients, "row_logits", row_logits)
     return widths
 
 

@@ -22,7 +22,7 @@ from sleepd.protocol.deployment.adapter_fingerprint import (
     ModelAnswer,
     PromptReference,
 )
-from sleepd.protocol.job import Report, WorkerMessage
+from sleepd.protocol.job import Report
 from sleepd.worker.data.chat_format import ChatFormat
 from sleepd.worker.data.messages import Context
 from sleepd.worker.evaluation import fingerprint as module
@@ -232,7 +232,7 @@ def test_resumed_cycle_has_one_too(run_here: RunHere, tmp_path: Path) -> None:
     """A channel that breaks off in the middle of the answers leaves no file, and the next run writes it."""
 
     class Breaking(RecordingChannel):
-        def send(self, message: WorkerMessage) -> None:
+        def send(self, message: msgspec.Struct) -> None:
             if getattr(message, "phase", "") == "fingerprinting" and len(self.messages) > 3:
                 raise KeyboardInterrupt
             super().send(message)

@@ -35,7 +35,7 @@ from sleepd.worker.model.losses import kl_from_base, make_reference, row_logits,
 from sleepd.worker.model.memory import memory_estimate, out_of_memory, peak_memory, recompute
 from sleepd.worker.model.memory.out_of_memory import LADDER, MemoryLimits
 from sleepd.worker.model.memory.peak_memory import Peak
-from sleepd.worker.training import train
+from sleepd.worker.training import gradients, step_gradients
 from sleepd.worker.training.adapter_weights import AdapterWeights
 
 from . import architectures
@@ -225,7 +225,7 @@ def once(monkeypatch: pytest.MonkeyPatch, module: Any, name: str) -> list[int]:
         (cycle, "use_saved_adapter"),
         (cycle, "adapted_norm"),
         (generate, "replies"),
-        (train.AdapterWeights, "clip"),
+        (step_gradients.AdapterWeights, "clip"),
     ],
 )
 def test_full_card_outside_a_pass_is_survived(
@@ -335,14 +335,14 @@ def test_read_back_may_round_otherwise_on_a_gpu() -> None:
 
 def test_ladder_is_taken_step_by_step(run_here: RunHere, monkeypatch: pytest.MonkeyPatch) -> None:
     """Narrower rows, then layers that compute again, then shorter sequences: each is named with what it costs."""
-    real = train.row_logits
+    real = gradients.row_logits
 
     def row_logits(model: Any, row: PackedRow, device: Any) -> Any:
         if row.tokens > 120:
             raise FULL
         return real(model, row, device)
 
-    monkeypatch.setattr(train, "row_logits", row_logits)
+    monkeypatch.setattr(gradients, "row_logits", row_logits)
     long = [msgspec.structs.replace(one, prompt="Who? " * 30) for one in examples()]
     report = run_here(long, strategy=quick(kl_weight=0.0))
     taken = [notice for notice in report.notices if notice.event in {rung.event for rung in LADDER}]

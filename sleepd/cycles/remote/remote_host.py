@@ -283,7 +283,7 @@ async def _serve(config: Config, output: int) -> None:
     writer = asyncio.StreamWriter(transport, protocol, None, loop)
     line = HostLine(reader, writer, decode_home)
     try:
-        await Host(config, line, worker_command(config.worker.python)).serve()
+        await Host(config, line, worker_command(config.worker)).serve()
         await writer.drain()
     finally:
         line.close()

@@ -18,7 +18,7 @@ from .worker_process import WorkerPolicy, worker_command
 def engine_command(config: Config) -> tuple[str, ...]:
     """What starts a worker, here or on ``worker.host``."""
     if config.worker.engine == "local":
-        return worker_command(config.worker.python)
+        return worker_command(config.worker)
     settings = msgspec.json.encode(config).decode()
     return (sys.executable, "-P", "-m", "sleepd.cycles.remote.remote_home", "--settings", settings)
 

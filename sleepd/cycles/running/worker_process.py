@@ -42,6 +42,7 @@ from typing import Any
 
 import msgspec
 
+from sleepd.config.worker_config import WorkerConfig
 from sleepd.errors import ProtocolError, WorkerDied, WorkerFailed
 from sleepd.host import NO_HUB, SYSTEMD_VARIABLES, worker_python
 from sleepd.log import get_logger
@@ -62,10 +63,13 @@ class WorkerPolicy(msgspec.Struct, frozen=True, kw_only=True):
     stop_seconds: float
 
 
-def worker_command(configured_python: str) -> tuple[str, ...]:
-    """The real worker."""
+def worker_command(worker: WorkerConfig) -> tuple[str, ...]:
+    """The real worker, and how many processes it trains in: what another number changes is in no job."""
     # -P: the staging directory, where the worker runs, is no place to import from.
-    return (worker_python(configured_python), "-P", "-m", "sleepd.worker")
+    command = (worker_python(worker.python), "-P", "-m", "sleepd.worker")
+    if worker.processes == 1:
+        return command
+    return (*command, "--processes", str(worker.processes), "--silence", f"{worker.silence_seconds:g}")
 
 
 class Worker:

@@ -48,12 +48,14 @@ class Batches:
 
     def __init__(self, given: TrainingSet, limits: MemoryLimits, strategy: Strategy, *, packed: bool) -> None:
         self._given = given
-        self._limits = limits
+        self.limits = limits
         self._strategy = strategy
-        self._packed = packed
-        self._reference_examples = {one.id: one for one in given.reference_examples}
+        self.packed = packed
+        self.references = {one.id: given.references[one.id] for one in given.reference_examples}
+        """What the base says at the predictions of a reference answer, by its id."""
         self._sequences: dict[str, Encoded] = {}
-        self._opening = 0
+        self.opening = 0
+        """How many tokens all sequences begin with."""
 
     @property
     def experiences(self) -> list[Encoded]:
@@ -62,35 +64,38 @@ class Batches:
 
     def encode(self) -> None:
         """Make the sequences as long as the limits allow now."""
-        sequences = self._given.encode(self._limits.max_tokens)
+        sequences = self._given.encode(self.limits.max_tokens)
         self._sequences = {one.id: one for one in sequences}
         thinned = [one for variants in self._given.thinned.values() for one in variants]
-        self._opening = shared_opening([*sequences, *thinned, *self._given.reference_examples])
+        self.opening = shared_opening([*sequences, *thinned, *self._given.reference_examples])
 
-    def rows(self, ids: Sequence[str], step: int) -> list[PackedRow]:
-        """The rows of a step: these experiences, and the reference answers whose turn it is."""
+    def members(self, ids: Sequence[str], step: int) -> list[Encoded]:
+        """The chat examples of a step: these experiences, and the reference answers whose turn it is."""
         chosen = [self._presented(id_, step) for id_ in ids if id_ in self._sequences]
-        turns = list(self._reference_examples.values())
+        turns = list({one.id: one for one in self._given.reference_examples}.values())
         first = step * self._strategy.kl_batch_size
         beside = min(len(turns), answers_beside(self._strategy, sum(one.supervised for one in chosen)))
-        chosen += [turns[(first + i) % len(turns)] for i in range(beside)]
-        return make_rows(chosen, self._limits.micro_batch_tokens, self._opening, packed=self._packed)
+        return chosen + [turns[(first + i) % len(turns)] for i in range(beside)]
+
+    def rows(self, members: Sequence[Encoded]) -> list[PackedRow]:
+        """These chat examples of one step in as few rows as the limits allow."""
+        return make_rows(members, self.limits.micro_batch_tokens, self.opening, packed=self.packed)
 
     def _presented(self, id_: str, step: int) -> Encoded:
         one, share = self._sequences[id_], self._strategy.thinned_share
-        return presented(one, self._given.thinned.get(id_, []), share, step=step, longest=self._limits.max_tokens)
+        return presented(one, self._given.thinned.get(id_, []), share, step=step, longest=self.limits.max_tokens)
 
-    def shrink(self, rows: Sequence[PackedRow]) -> None:
+    def shrink(self, rows: Sequence[PackedRow], where: str = "") -> None:
         """Take a step back after ``rows`` did not fit into memory.
+
+        Args:
+            rows: of the attempt that failed.
+            where: it failed, in words that follow "out of memory".
 
         Raises:
             GiveUp: ``out_of_memory``, none is left.
         """
-        longest = self._limits.max_tokens
-        self._limits.shrink(rows, is_training=True)
-        if self._limits.max_tokens != longest:
+        longest = self.limits.max_tokens
+        self.limits.shrink(rows, is_training=True, where=where)
+        if self.limits.max_tokens != longest:
             self.encode()
-
-    def reference(self, one: Encoded) -> Reference | None:
-        """What the base says at the predictions of a reference answer; None: it is an experience."""
-        return self._given.references[one.id] if one.id in self._reference_examples else None

@@ -3,7 +3,8 @@
 Rules
 -----
 1. The loop decides what is trained when. The weights (``adapter_weights``), the rows (``batches``), the rates
-   (``schedule``), early stopping (``best_weights``) and the heartbeat have modules of their own. None knows the loop.
+   (``schedule``), the gradients (``step_gradients``), early stopping (``best_weights``) and the heartbeat have modules
+   of their own. None knows the loop.
 2. On the CPU one seed and one number of threads give one result, in one go or in two. All that the next step depends
    on is in ``state`` and ``done``: weights, optimizer, random numbers, the weights kept so far, and the figures. On a
    GPU the same is kept and restored, but the kernels of the way back may add in another order, so that the last bits of
@@ -32,8 +33,9 @@ for rounding, and memory may halve them in the middle of a training.
 What a step does, in order
 --------------------------
 1. The random state of the last whole step is remembered: a resume point written from here on holds it.
-2. Rows are made and go forward and backward one by one; after each the heartbeat is sent, which is where SIGTERM is
-   noticed (``Stopped``). Nothing but gradients has changed so far.
+2. Rows are made and go forward and backward one by one (``step_gradients``); after each the heartbeat is sent, which is
+   where SIGTERM is noticed (``Stopped``). Nothing but gradients has changed so far. A process that is lost ends the
+   training here (``RankLost``), with the weights of the step before.
 3. Out of memory: gradients are dropped, the limits shrink, and the step begins again at 2. Smaller rows draw other
    dropout masks, and nothing else differs.
 4. Loss and norm must be finite, else the training gives up with the weights of the step before.
@@ -55,17 +57,16 @@ from collections.abc import Callable, Sequence
 import torch
 
 from sleepd.protocol.strategy import Strategy
-from sleepd.worker.data.packing import PackedRow
 from sleepd.worker.failure import NOT_FINITE_HINT, GiveUp
-from sleepd.worker.model.losses import kl_from_base, row_logits, token_losses
-from sleepd.worker.model.memory.out_of_memory import is_out_of_memory
 
 from .adapter_weights import AdapterWeights
 from .batches import Batches
 from .best_weights import BestWeights
 from .heartbeat import TrainingHeartbeat
 from .outcome import Training
+from .ranks.rank_team import RankTeam
 from .schedule import epoch_ends, epoch_order, rate_share, step_size
+from .step_gradients import Gathered, StepGradients
 
 
 class Trainer:
@@ -78,6 +79,7 @@ class Trainer:
         batches: what they are trained on.
         heartbeat: called at every row and step.
         best: which weights are kept; None: those after the last step.
+        team: the other processes that compute gradients; None: there are none.
     """
 
     def __init__(
@@ -88,6 +90,7 @@ class Trainer:
         batches: Batches,
         heartbeat: TrainingHeartbeat,
         best: BestWeights | None = None,
+        team: RankTeam | None = None,
     ) -> None:
         self._strategy = strategy
         self._seed = seed
@@ -95,6 +98,7 @@ class Trainer:
         self._batches = batches
         self._heartbeat = heartbeat
         self._best = best
+        self._gradients = StepGradients(strategy, weights, batches, heartbeat, team)
         self.done = Training()
 
     def run(self, after_step: Callable[[], None]) -> Training:
@@ -148,58 +152,24 @@ class Trainer:
         """One optimizer step, tried again smaller where memory runs out. Its loss, nats a supervised token."""
         self._weights.begin_step(rate)
         while True:
-            rows = self._batches.rows(ids, self.done.steps)
             started = time.monotonic()
-            try:
-                total, supervised = self._accumulate(rows)
-                norm = self._weights.clip()
-            except (MemoryError, RuntimeError) as error:
-                if not is_out_of_memory(error):
-                    raise
-            else:
+            found = self._gradients.gather(ids, self.done.steps)
+            if isinstance(found, Gathered):
                 break
-            # Outside the handler, whose traceback would keep the failed attempt's tensors alive.
-            self._weights.drop_gradients()
-            self._batches.shrink(rows)
-        self._require_finite("loss", total)
-        self._require_finite("norm of the gradient", norm)
+            self._batches.shrink(found.rows, found.where)
+        self._require_finite("loss", found.total)
+        self._require_finite("norm of the gradient", found.norm)
         self._weights.step()
         self.done.steps += 1
         self.done.seconds += time.monotonic() - started
-        self.done.tokens += sum(row.tokens for row in rows)
-        self.done.supervised_tokens += supervised
-        self.done.epoch_total += total
-        self.done.epoch_tokens += supervised
-        return total / supervised if supervised else None
+        self.done.tokens += found.tokens
+        self.done.supervised_tokens += found.supervised
+        self.done.epoch_total += found.total
+        self.done.epoch_tokens += found.supervised
+        return found.total / found.supervised if found.supervised else None
 
     def _require_finite(self, what: str, figure: float) -> None:
         """A weight that is not a number makes all of the model so: such a step is not taken."""
         if not math.isfinite(figure):
             message = f"the {what} became {figure} in step {self.done.steps + 1}"
             raise GiveUp("not_finite", message, NOT_FINITE_HINT)
-
-    def _accumulate(self, rows: list[PackedRow]) -> tuple[float, int]:
-        """Gradients of one optimizer step, row by row. Sum of the experiences' token losses, and their number."""
-        members = [(one, self._batches.reference(one)) for row in rows for one in row.members]
-        learned = [one for one, reference in members if reference is None]
-        supervised = sum(one.supervised for one in learned)
-        reference_tokens = sum(one.supervised for one, reference in members if reference is not None)
-        is_weighted = self._strategy.weighs_by_salience
-        scale = sum(one.weight * one.supervised for one in learned) if is_weighted else 0.0
-        device, losses = self._weights.device, []
-        for row in rows:
-            loss = torch.zeros((), device=device.torch_device)
-            for one, logits, targets in row_logits(self._weights.model, row, device):
-                reference = self._batches.reference(one)
-                if reference is not None:
-                    divergence = kl_from_base(logits, reference).sum()
-                    loss = loss + self._strategy.kl_weight * divergence / reference_tokens
-                    continue
-                token_loss = token_losses(logits, targets).sum()
-                losses.append(token_loss.detach())
-                # Where salience is not to count, or is nowhere, all tokens weigh alike.
-                loss = loss + token_loss * (one.weight / scale if scale > 0 else 1 / supervised)
-            loss.backward()  # type: ignore[no-untyped-call]
-            self._heartbeat.trained(row.tokens)
-        # Read at the end: on a GPU each reading waits for all that was begun.
-        return sum(torch.stack(losses).tolist()) if losses else 0.0, supervised

@@ -107,13 +107,16 @@ class MemoryLimits:
             self.is_recomputing = True
             self._channel.notice(RECOMPUTING.event, f"{have}; layers compute again: {RECOMPUTING.cost}", warning=True)
 
-    def shrink(self, rows: Sequence[PackedRow], *, is_training: bool = False, may_shorten: bool = True) -> None:
+    def shrink(
+        self, rows: Sequence[PackedRow], *, is_training: bool = False, may_shorten: bool = True, where: str = ""
+    ) -> None:
         """Take the next step of ``LADDER`` that can help after ``rows`` did not fit.
 
         Args:
             rows: of the attempt that failed.
             is_training: whether they were to go backward, too.
             may_shorten: whether sequences may be cut.
+            where: which process of several it was, in words that follow "out of memory".
 
         Raises:
             GiveUp: ``out_of_memory``, no step is left.
@@ -122,12 +125,12 @@ class MemoryLimits:
         widest = max(rows, key=lambda row: row.tokens)
         for rung in LADDER:
             if rung.can_help(self, widest, is_training) and (may_shorten or rung is not SHORTER):
-                text = f"out of memory with {widest.tokens} tokens in one pass; {rung.take(self, widest)}: {rung.cost}"
-                self._channel.notice(rung.event, text, warning=True)
+                what = f"out of memory{where} with {widest.tokens} tokens in one pass"
+                self._channel.notice(rung.event, f"{what}; {rung.take(self, widest)}: {rung.cost}", warning=True)
                 return
         raise GiveUp(
             "out_of_memory",
-            f"out of memory with a single sequence of {widest.tokens} tokens, and no step back is left",
+            f"out of memory{where} with a single sequence of {widest.tokens} tokens, and no step back is left",
             "free memory on the device, choose a smaller base, or set device to cpu",
         )
 

@@ -310,6 +310,14 @@ def test_edge_box_needs_no_training_memory() -> None:
     assert "trains nothing" in found["device"].text
 
 
+@pytest.mark.parametrize(("processes", "mark"), [(1, "PASS"), (64, "WARN")])
+def test_each_process_needs_memory(processes: int, mark: str) -> None:
+    """On the CPU every process of a training needs as much as one."""
+    config = msgspec.structs.replace(CONFIG, worker=WorkerConfig(processes=processes))
+    facts = with_(config=msgspec.structs.replace(WELL.config, config=config))
+    assert [each.mark for each in judge(facts) if each.name == "memory"] == [mark]
+
+
 def test_caller_access_is_found(tmp_path: Path) -> None:
     """For oneself the kernel is asked directly."""
     file = tmp_path / "b.json"

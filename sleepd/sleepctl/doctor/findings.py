@@ -52,7 +52,7 @@ def _checks(facts: DoctorFacts) -> dict[str, Callable[[DoctorFacts], Result]]:
 
 
 def _on_host(facts: DoctorFacts) -> Result:
-    return "PASS", f"cycles run on {facts.config.config.worker.host}; sleepctl worker-host check asks it", ""
+    return "PASS", f"cycles run on {facts.config.config.worker.place}; sleepctl worker-host check asks it", ""
 
 
 def _config(facts: DoctorFacts) -> Result:
@@ -282,6 +282,9 @@ def _memory(facts: DoctorFacts) -> Result:
     needed, need = base.needed_bytes, _need(base)
     if not facts.config.config.worker.trains:
         needed, need = found.base_bytes, f"nothing is trained here; judging loads the model ({_size(found.base_bytes)})"
+    elif facts.config.config.worker.processes > 1 and not is_gpu:
+        processes = facts.config.config.worker.processes
+        needed, need = needed * processes, f"{need}; {processes} processes need as much each"
     text = f"{_size(free)} free {'on the GPU' if is_gpu else 'in RAM'}; {need}"
     if free >= needed:
         return "PASS", text, ""

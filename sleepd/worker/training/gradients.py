@@ -50,12 +50,12 @@ def accumulate(
     kl_weight: float,
     after_row: Callable[[int], None],
 ) -> float:
-    """Add the gradients of these rows to those of the weights, row by row.
+    """Add the gradients of these rows, of a step or of a share of it, to those of the weights, row by row.
 
     Args:
         model: with its adapter.
         device: where it is.
-        rows: of a step, or of a share of it.
+        rows: of chat examples.
         references: the base's distributions, by the id of a reference answer.
         counts: of the whole step.
         kl_weight: of the second term of the loss.
@@ -70,8 +70,7 @@ def accumulate(
         for one, logits, targets in row_logits(model, row, device):
             reference = references.get(one.id)
             if reference is not None:
-                divergence = kl_from_base(logits, reference).sum()
-                loss = loss + kl_weight * divergence / counts.reference_tokens
+                loss = loss + kl_weight * kl_from_base(logits, reference).sum() / counts.reference_tokens
                 continue
             token_loss = token_losses(logits, targets).sum()
             losses.append(token_loss.detach())

@@ -143,7 +143,7 @@ class RankTeam:
         collective.put_gradients(weights, self._complete(*collective.begin_sum(weights)))
 
     def _ask(self, orders: Sequence[Share | AddUp]) -> None:
-        """Returns once each rank has acknowledged its order: in the exchange of a tensor none could be named."""
+        """Returns once each rank has acknowledged its order: while a tensor moves none could be named."""
         asked = time.monotonic()
         for rank, order in zip(self._ranks, orders, strict=True):
             self._post(rank, order)
@@ -254,13 +254,6 @@ def working_team(
 ) -> Iterator[RankTeam | None]:
     """In this context the other ranks run; on the CPU all share its threads. None: there is one process.
 
-    Args:
-        size: how many.
-        job: of this cycle.
-        loaded: what this rank has.
-        references: the base's distributions on the reference answers, as tensors.
-        channel: to the daemon.
-
     Raises:
         GiveUp: they cannot be started.
         Stopped: SIGTERM came.
@@ -270,7 +263,7 @@ def working_team(
         return
     collective.refuse_impossible(loaded.device, size.processes)
     work, threads = Path(job.staging) / "work", torch.get_num_threads()
-    read, store = work / "references.safetensors", work / f"ranks.{os.getpid()}"
+    files = read, store = work / "references.safetensors", work / f"ranks.{os.getpid()}"
     if loaded.device.torch_device.type == "cpu":
         torch.set_num_threads(max(1, threads // size.processes))
     setup = RankSetup(
@@ -289,11 +282,10 @@ def working_team(
     try:
         save_file({name: tensor.cpu().contiguous() for name, tensor in references.items()}, read)
         team.start(loaded.device, collective.trained(loaded.model))
-        text = f"{size.processes} processes compute the gradients of each step; memory and energy are those of rank 0"
-        channel.notice("gradients_shared", text)
+        channel.notice("gradients_shared", f"{size.processes} processes; memory and energy are those of rank 0")
         yield team
     finally:
         team.close()
         torch.set_num_threads(threads)
-        for file in (read, store):
+        for file in files:
             file.unlink(missing_ok=True)

@@ -90,8 +90,8 @@ def test_every_field_is_documented() -> None:
         ('[sync]\nrclone_config = "a"', "sync.rclone_config: expected an absolute path", "fix"),
         (
             '[sync]\npolicy = "merge"',
-            "sync.policy: expected one of offer, take, found 'merge'",
-            "no adapter is trained on",
+            "sync.merge_directory: expected a directory that buffer.path names too",
+            "fix sync.merge_directory",
         ),
         ("[buffer", "config.toml: not TOML", "sleepctl config check"),
         ("a = 1\na = 2", "config.toml: not TOML", "sleepctl config check"),

@@ -27,8 +27,9 @@ from sleepd.protocol.checkpoint.origin import ORIGIN_FILE
 
 from .archive import Front
 from .exporting import FindCycle, Outgoing, gather, write_bundle
-from .foreign import DIRECTORY, ForeignBundle, import_bundle, refuse_overflow
+from .foreign import DIRECTORY, ForeignBundle, foreign_bundles, import_bundle, refuse_overflow
 from .rclone import Rclone
+from .received_texts import write_received
 from .remote_shelf import RemoteShelf
 from .shelf import DirectoryShelf, Shelf, ShelfFile
 from .signature import signer_of
@@ -47,6 +48,8 @@ class SyncMemory(msgspec.Struct, frozen=True, kw_only=True):
     """The bundle of each cycle that went up."""
     taken: tuple[str, ...] = ()
     """Bundles that came, the newest last."""
+    merged: tuple[str, ...] = ()
+    """Bundles whose experiences were written into ``sync.merge_directory``."""
     asked: dict[str, int] = {}
     """The cycle that was to judge a bundle which came, of those that are kept: nobody is asked twice."""
     uploading: str = ""
@@ -97,7 +100,7 @@ class BundleSync:
         checkpoint = self._find(champion)
         if checkpoint is None or (checkpoint / ORIGIN_FILE).exists():
             return None
-        return gather(champion, self._find, with_texts=False)
+        return gather(champion, self._find, with_texts=self._sync.with_texts)
 
     def target(self, outgoing: Outgoing) -> str:
         """The file that it becomes."""
@@ -227,6 +230,26 @@ class BundleSync:
                 self._fail(error)
             else:
                 yield Arrival(entry, identifier)
+
+    def merge(self) -> list[Path]:
+        """Write the experiences of bundles that are kept here into ``sync.merge_directory``, those of each bundle once.
+
+        Raises:
+            OSError: they cannot be read or written.
+        """
+        written = []
+        for bundle in foreign_bundles(self._state):
+            memory = self.memory()
+            if bundle.id in memory.merged:
+                continue
+            try:
+                path = write_received(bundle, self._state / DIRECTORY / bundle.id, Path(self._sync.merge_directory))
+            except BundleInvalid as error:
+                self._note(f"not merged: {error.message}")
+            else:
+                written += [path] if path else []
+            self._remember(msgspec.structs.replace(memory, merged=(*memory.merged, bundle.id)[-_REMEMBERED:]))
+        return written
 
     def note_asked(self, identifier: str, cycle: int) -> None:
         """Remember that the daemon judges it, and forget those that are gone."""

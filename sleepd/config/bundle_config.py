@@ -66,13 +66,30 @@ class SyncConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         ),
     ] = ""
     policy: Annotated[
-        Literal["offer", "take"],
+        Literal["offer", "take", "merge"],
         Meta(
             description='What becomes of the newest bundle of each sender. "offer": it is listed, and you decide '
             '(sleepctl bundle judge). "take": it is judged as soon as no cycle is under way, and goes in use if it '
-            "passes the same gates as a candidate that was trained here."
+            'passes the same gates as a candidate that was trained here. "merge": as "offer", and the experiences that '
+            "came with it are written into sync.merge_directory, to be trained here."
         ),
     ] = "offer"
+    merge_directory: Annotated[
+        str,
+        Meta(
+            description='With policy = "merge": where the experiences of others are written, one file for each bundle '
+            "that has texts. It must be a directory that buffer.path names too. They are screened like any, their ids "
+            'begin with "from:NAME:", and this machine decides which are held out. The unit sage-sleep-sync needs '
+            "ReadWritePaths= for it."
+        ),
+    ] = ""
+    with_texts: Annotated[
+        bool,
+        Meta(
+            description="Whether what goes up holds the experiences of its lineage, without those that hold a secret. "
+            "Whoever sees the directory or the remote can read them."
+        ),
+    ] = False
     keep: Annotated[
         int, Meta(ge=1, le=1000, description="So many of this machine's own bundles stay there, the newest.")
     ] = 3

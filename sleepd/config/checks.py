@@ -9,7 +9,7 @@ import difflib
 import os
 import re
 import shlex
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
@@ -22,6 +22,7 @@ from .reporting_config import EVENTS
 from .schema import SAFETY_GATES, Config
 from .serve_config import WITHOUT_PACKED_BASES, incomplete, is_url
 from .strategies import STRATEGIES, neighbours
+from .worker_config import WorkerConfig
 
 MAX_SOCKET_PATH_BYTES = 107
 """sun_path holds 108 bytes with its closing zero (unix(7))."""
@@ -75,12 +76,8 @@ def refuse_contradictions(config: Config, origins: Mapping[str, str]) -> None:
             config.buffer.settle_seconds,
             other="buffer.patience_seconds",
         )
-    if config.worker.engine == "ssh" and not config.worker.host:
-        refuse("worker.host", 'a machine, with worker.engine = "ssh"', "", other="worker.engine")
-    if config.worker.engine == "ssh" and not config.worker.trains:
-        refuse("worker.device", 'a device that trains, with worker.engine = "ssh"', "none", other="worker.engine")
-    if config.sync.directory and config.sync.remote:
-        refuse("sync.remote", "either it or sync.directory", config.sync.remote, other="sync.directory")
+    for key, expected, found, other in (*_of_the_engine(config.worker), *_of_the_sync(config)):
+        refuse(key, expected, found, other=other)
     for key, expected, found in incomplete(config.serve):
         refuse(key, expected, found, other="serve.kind")
     if config.model.quantization != "none" and config.serve.kind in WITHOUT_PACKED_BASES:
@@ -93,6 +90,26 @@ def refuse_contradictions(config: Config, origins: Mapping[str, str]) -> None:
             refuse("buffer.path", "files, not the state directory", path, other="state.directory")
         if os.path.dirname(place) == state:
             refuse("buffer.path", "files outside the state directory", path, other="state.directory")
+
+
+def _of_the_engine(worker: WorkerConfig) -> Iterator[tuple[str, str, object, str]]:
+    engine = worker.engine
+    if engine == "ssh" and not worker.host:
+        yield "worker.host", 'a machine, with worker.engine = "ssh"', "", "worker.engine"
+    if engine == "ray" and not worker.ray_address:
+        yield "worker.ray_address", 'an address, with worker.engine = "ray"', "", "worker.engine"
+    if engine != "local" and not worker.trains:
+        yield "worker.device", f'a device that trains, with worker.engine = "{engine}"', "none", "worker.engine"
+
+
+def _of_the_sync(config: Config) -> Iterator[tuple[str, str, object, str]]:
+    sync = config.sync
+    if sync.directory and sync.remote:
+        yield "sync.remote", "either it or sync.directory", sync.remote, "sync.directory"
+    places = [os.path.realpath(path) for path in config.buffer.paths]
+    if sync.policy == "merge" and os.path.realpath(sync.merge_directory or "/") not in places:
+        expected = 'a directory that buffer.path names too, with sync.policy = "merge"'
+        yield "sync.merge_directory", expected, sync.merge_directory, "sync.policy"
 
 
 def discover(environment: Mapping[str, str]) -> Path | None:
@@ -128,22 +145,7 @@ def _unknown(source: str, name: str, key: str, known: tuple[str, ...]) -> Config
 def _refuse_values(config: Config, source: str) -> None:
     """What each value must be beyond its type and range."""
     _refuse_strategy(config, source)
-    for key, value in (
-        *(("buffer.path", path) for path in config.buffer.paths),
-        ("state.directory", config.state.directory),
-        ("control.socket", config.control.socket),
-        ("worker.gpu_lock", config.worker.gpu_lock),
-        ("worker.ssh_config", config.worker.ssh_config),
-        ("evaluation.probes", config.evaluation.probes),
-        ("serve.key_file", config.serve.key_file),
-        ("serve.directory", config.serve.directory),
-        ("serve.ini", config.serve.ini),
-        ("metrics.textfile", config.metrics.textfile),
-        ("bundle.key", config.bundle.key),
-        ("bundle.allowed_signers", config.bundle.allowed_signers),
-        ("sync.directory", config.sync.directory),
-        ("sync.rclone_config", config.sync.rclone_config),
-    ):
+    for key, value in _places(config):
         if "\0" in value or (value and not Path(value).is_absolute()):
             raise _refusal(source, key, "an absolute path", value)
     if config.buffer.format not in BUFFER_FORMATS:
@@ -172,6 +174,28 @@ def _refuse_strategy(config: Config, source: str) -> None:
         raise _refusal(source, "training.strategy", f"one of {', '.join(STRATEGIES)}", name)
     if explore > 0 and not neighbours(name):
         raise _refusal(source, "training.explore", f"0, for no strategy can be compared with {name}", explore)
+
+
+def _places(config: Config) -> Iterator[tuple[str, str]]:
+    """Every key that names a place, with its value."""
+    yield from (
+        *(("buffer.path", path) for path in config.buffer.paths),
+        ("state.directory", config.state.directory),
+        ("control.socket", config.control.socket),
+        ("worker.gpu_lock", config.worker.gpu_lock),
+        ("worker.ssh_config", config.worker.ssh_config),
+        ("worker.ray_runtime_env", config.worker.ray_runtime_env),
+        ("evaluation.probes", config.evaluation.probes),
+        ("serve.key_file", config.serve.key_file),
+        ("serve.directory", config.serve.directory),
+        ("serve.ini", config.serve.ini),
+        ("metrics.textfile", config.metrics.textfile),
+        ("bundle.key", config.bundle.key),
+        ("bundle.allowed_signers", config.bundle.allowed_signers),
+        ("sync.directory", config.sync.directory),
+        ("sync.merge_directory", config.sync.merge_directory),
+        ("sync.rclone_config", config.sync.rclone_config),
+    )
 
 
 def _refuse_reporting(config: Config, source: str) -> None:
@@ -229,7 +253,4 @@ def _explain(message: str, raw: Mapping[str, Any], source: str) -> ConfigError:
         section_name, _, field = key.partition(".")
         hints = get_type_hints(type(getattr(Config(), section_name)), include_extras=True)
         expected = f"one of {', '.join(get_args(get_args(hints[field])[0]))}"
-    refusal = _refusal(source, key, expected, found)
-    if (key, found) == ("sync.policy", "merge"):
-        refusal.hint = 'no adapter is trained on what another machine sends: "take" has it judged, "offer" asks you'
-    return refusal
+    return _refusal(source, key, expected, found)

@@ -12,11 +12,11 @@ class WorkerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     """The process that trains."""
 
     engine: Annotated[
-        Literal["local", "ssh"],
+        Literal["local", "ssh", "ray"],
         Meta(
             description='Where it runs: "local", on this machine; "ssh", on worker.host, which has the same version of '
-            "sage-sleepd and the same base. What the host measures is shown as measured there. "
-            "sleepctl worker-host check tells what is missing."
+            'sage-sleepd and the same base; "ray", as a job of the Ray cluster at worker.ray_address, whose nodes have '
+            "them. What is measured there is shown as measured there. sleepctl worker-host check tells what is missing."
         ),
     ] = "local"
     host: Annotated[
@@ -34,6 +34,32 @@ class WorkerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
             "UserKnownHostsFile. Empty: ssh_config in the state directory."
         ),
     ] = ""
+    ray_address: Annotated[
+        str,
+        Meta(
+            pattern=r"^(?:https?://[^\s\x00-\x1f]{1,300})?\Z",
+            description='With engine = "ray": where the Ray Jobs API is, as in http://127.0.0.1:8265. Texts and '
+            "adapters travel there; use https, or a network of your own. Empty: none.",
+        ),
+    ] = ""
+    ray_resources: Annotated[
+        tuple[Annotated[str, Meta(pattern=r"^[^\s=]{1,100}=[0-9]{1,9}(?:\.[0-9]{1,6})?\Z")], ...],
+        Meta(max_length=32, description='What a job gets of the cluster: "CPU=4", "GPU=1", or a resource of your own.'),
+    ] = ("CPU=1",)
+    ray_runtime_env: Annotated[
+        str,
+        Meta(
+            description="A file with Ray's runtime environment of a job as a JSON object: pip, conda, image_uri, "
+            "env_vars. SLEEPD_… variables in it configure the node. Empty: the nodes have what is needed."
+        ),
+    ] = ""
+    ray_python: Annotated[
+        str,
+        Meta(
+            pattern=r"^[A-Za-z0-9_./-]{1,300}\Z",
+            description="The interpreter of the nodes that has the same sage-sleepd.",
+        ),
+    ] = "python"
     device: Annotated[
         Literal["auto", "cpu", "cuda", "none"],
         Meta(
@@ -82,6 +108,18 @@ class WorkerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     stop_seconds: Annotated[
         float, Meta(ge=0.1, le=3600.0, description="A worker asked to stop is killed after so long.")
     ] = 30.0
+
+    @property
+    def place(self) -> str:
+        """The other machine in messages; empty: there is none, or it is not named."""
+        if self.engine == "ray":
+            return f"Ray at {self.ray_address.partition('//')[2]}" if self.ray_address else ""
+        return self.host
+
+    @property
+    def resources(self) -> dict[str, float]:
+        """``ray_resources`` by name."""
+        return {name: float(amount) for name, _, amount in (each.partition("=") for each in self.ray_resources)}
 
     @property
     def trains(self) -> bool:

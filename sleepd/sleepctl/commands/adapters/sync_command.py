@@ -36,6 +36,8 @@ class SyncRound(msgspec.Struct, frozen=True, kw_only=True):
     """Bytes by name: all that leaves."""
     received: list[str]
     """Ids, or with ``--dry-run`` the files that would be looked at."""
+    merged: list[str] = []
+    """Files into which experiences of others were written."""
     judging: int | None = None
     """The cycle that judges one of them."""
 
@@ -104,11 +106,13 @@ def _round(session: Session, bundle_sync: BundleSync) -> SyncRound:
     except RemoteFailed as error:
         session.console.note(f"sync: old bundles stay until the next one is sent: {_said(error)}")
     received = bundle_sync.receive(at=session.clock.now())
+    merges = session.places.load_config().config.sync.policy == "merge"
     return SyncRound(
         is_dry_run=False,
         sent=sent,
         sent_members=_members(outgoing if sent else None),
         received=[each.id for each in received],
+        merged=[str(each) for each in bundle_sync.merge()] if merges else [],
     )
 
 
@@ -175,6 +179,7 @@ def _show(session: Session, done: SyncRound) -> None:
         page.append(line("nothing would be sent"))
     verb = "would look at" if done.is_dry_run else "received bundle"
     page += [line(f"{verb} {each}") for each in done.received]
+    page += [line(f"experiences of another machine are in {each}") for each in done.merged]
     if done.judging is not None:
         page.append(line(f"cycle {done.judging} judges a bundle: sleepctl bundle list"))
     if page:

@@ -102,6 +102,10 @@ class LineBroken(WorkerFailed):
     """The machine on which the worker runs is gone, or the way to it."""
 
 
+class RayFailed(WorkerFailed):
+    """The Ray cluster does not answer, does not take a job, or has lost it."""
+
+
 class WorkerDied(WorkerFailed):
     """It ended without a message: it was killed, crashed or hung. A resumed run may continue what it had done."""
 

@@ -6,10 +6,12 @@ The line is a socket pair in this process; ``test_worker_over_ssh.py`` has a rea
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import fcntl
 import os
 import socket
 import sys
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from hashlib import sha256
@@ -20,11 +22,14 @@ import msgspec
 import pytest
 
 import sleepd.cycles.remote.check_host as check_host
+import sleepd.cycles.remote.line as line
 import sleepd.cycles.remote.remote_host as host_module
+from sleepd.config.render import render
 from sleepd.config.schema import Config, ControlConfig, ModelConfig, StateConfig
 from sleepd.config.strategies import STRATEGIES
 from sleepd.config.worker_config import WorkerConfig
 from sleepd.cycles.remote.line import HostLine, entry_of
+from sleepd.cycles.remote.ray_bridge import Bridge
 from sleepd.cycles.remote.remote_home import Home, offered_files
 from sleepd.cycles.remote.remote_host import Host, missing
 from sleepd.cycles.running.worker_process import Worker, WorkerPolicy, worker_command
@@ -46,6 +51,7 @@ from sleepd.protocol.remote_job import (
     EXAMPLES,
     RETURNED,
     Beat,
+    Contents,
     Examine,
     Examined,
     FileEntry,
@@ -60,7 +66,9 @@ from sleepd.protocol.remote_job import (
     job_id,
 )
 from sleepd.version import VERSION
-from tests.fakes import fake_worker
+from tests.fakes import fake_interpreter, fake_worker
+from tests.local_ray import LocalRay
+from tests.processes import LIMIT_SECONDS
 
 SAME = MachineIdentity(version=VERSION, code="0123456789abcdef", base="base-1")
 Heard = list[Progress | Notice]
@@ -117,10 +125,56 @@ class Machine:
             there.close()
 
 
+class RayMachine:
+    """A node at the other end of the bridge to Ray, with this machine's processes in the place of a cluster."""
+
+    def __init__(self, state: Path, behaviour: str) -> None:
+        state.mkdir()
+        self.state = state
+        python = state / "python"
+        fake_interpreter(state / "worker", behaviour)
+        identity = msgspec.json.encode(SAME).decode()
+        python.write_text(
+            f'#!/bin/sh\ncase "$*" in *identify*) echo \'{identity}\' ;; *) exec {state / "worker"} "$@" ;; esac\n'
+        )
+        python.chmod(0o755)
+        config = Config(
+            model=ModelConfig(base="/its/base"),
+            state=StateConfig(directory=str(state / "state"), min_free_megabytes=0),
+            worker=WorkerConfig(gpu_lock="", python=str(python)),
+        )
+        (state / "node.toml").write_text(render(config, title="node"))
+        self.cluster = LocalRay(state, state / "node.toml")
+        self.lines = 0
+
+    @asynccontextmanager
+    async def open(self) -> AsyncIterator[HostLine[HostMessage]]:
+        """A line to it, as to a host."""
+        self.lines += 1
+        ours, theirs = socket.socketpair()
+        reader, writer = await asyncio.open_connection(sock=theirs, limit=MAX_MESSAGE_BYTES)
+        here = HostLine(*await asyncio.open_connection(sock=ours, limit=MAX_MESSAGE_BYTES), decode_host)
+
+        async def write(content: bytes) -> None:
+            writer.write(content)
+            await writer.drain()
+
+        bridge = Bridge(self.cluster, "Ray", HostLine(reader, writer, decode_home), write)
+        serving = asyncio.create_task(bridge.serve())
+        serving.add_done_callback(lambda _: writer.close())
+        try:
+            yield here
+        finally:
+            here.close()
+            await asyncio.gather(serving, return_exceptions=True)
+
+
 Then = Callable[[Any, Progress | Notice], None]
 
 
-def on_host(machine: Machine, staging: Path, *, then: Then | None = None, **kw: Any) -> tuple[Report | Failure, Heard]:
+def on_host(
+    machine: Machine | RayMachine, staging: Path, *, then: Then | None = None, **kw: Any
+) -> tuple[Report | Failure, Heard]:
     """Have the job done there."""
     heard: Heard = []
 
@@ -160,7 +214,7 @@ def here(behaviour: str, staging: Path, *, then: Then | None = None, **kw: Any) 
     return asyncio.run(run()), heard
 
 
-@pytest.fixture(params=["local", "two processes", "ssh"])
+@pytest.fixture(params=["local", "two processes", "ssh", pytest.param("ray", marks=pytest.mark.model)])
 def run(request: pytest.FixtureRequest, tmp_path: Path, staging: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """Runs the job with the engine."""
 
@@ -169,21 +223,29 @@ def run(request: pytest.FixtureRequest, tmp_path: Path, staging: Path, monkeypat
             command = worker_command(WorkerConfig(processes=2))
             outcome = here(behaviour, staging, arguments=command[command.index("--processes") :], **kw)
             (rank,) = (staging / "work" / "ranks").read_text().split()
-            assert not is_running(int(rank))
+            await_end(int(rank))
             return outcome
         if request.param == "local":
             return here(behaviour, staging, **kw)
+        if request.param == "ray":
+            return on_host(RayMachine(tmp_path / "node", behaviour), staging, **kw)
         return on_host(Machine(tmp_path / "host", behaviour, monkeypatch), staging, **kw)
 
     return run_job
 
 
-def is_running(pid: int) -> bool:
-    """Whether that process goes on; one that was killed and not yet reaped by init does not."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except (FileNotFoundError, ProcessLookupError):
-        return False
+def is_training(message: Progress | Notice) -> bool:
+    """Whether the worker trains by now."""
+    return isinstance(message, Progress) and message.phase == "training"
+
+
+def await_end(pid: int) -> None:
+    """Wait until that process is killed; one that init has not reaped yet counts as that."""
+    until = time.monotonic() + LIMIT_SECONDS
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+        while Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z":
+            assert time.monotonic() < until, f"process {pid} goes on"
+            time.sleep(0.01)
 
 
 def children() -> set[str]:
@@ -196,7 +258,7 @@ def test_every_engine_brings_the_report(run: Any, staging: Path) -> None:
     outcome, heard = run("promote")
     assert isinstance(outcome, Report)
     assert (outcome.held_out, outcome.trained) == (1, 2)
-    phases = [message.phase for message in heard if message.phase != "loading"]
+    phases = [message.phase for message in heard if isinstance(message, Progress) and message.phase != "loading"]
     assert phases == ["training", "evaluating"]
     assert (staging / "adapter_model.safetensors").read_bytes() == b"weights of cycle 1"
     assert (staging / "adapter_config.json").is_file()
@@ -227,7 +289,7 @@ def test_every_engine_fails_in_words(run: Any, staging: Path, behaviour: str, ki
 
 def test_every_engine_stops_when_asked(run: Any) -> None:
     """A request to stop ends the job as stopped."""
-    outcome, heard = run("wait", then=lambda worker, message: worker.stop() if message.phase == "training" else None)
+    outcome, heard = run("wait", then=lambda worker, message: worker.stop() if is_training(message) else None)
     assert isinstance(outcome, Failure)
     assert outcome.kind == "stopped"
     assert heard
@@ -360,6 +422,57 @@ def test_unlike_host_starts_nothing(
     assert not [message for message in heard if isinstance(message, Progress) and message.phase == "training"]
 
 
+def test_slow_host_gets_whole_files(
+    machine: Callable[[str], Machine], staging: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Signs of life that home sends while the host looks at its base are not taken for contents of files."""
+    host = machine("promote")
+    monkeypatch.setattr(line, "BEAT_SECONDS", 0.01)
+
+    async def identity(config: Config) -> MachineIdentity:
+        await asyncio.sleep(0.1)  # several signs of life
+        return SAME
+
+    monkeypatch.setattr(host_module, "own_identity", identity)
+    outcome, _ = on_host(host, staging)
+    assert isinstance(outcome, Report), outcome
+
+
+@pytest.mark.model
+def test_lost_ray_job_is_submitted_again(staging: Path, tmp_path: Path) -> None:
+    """A cluster that has lost the job in the midst of it gets it once more, and the report comes home."""
+    machine = RayMachine(tmp_path / "node", "wait")
+
+    def lose_once(_home: Home, message: Progress | Notice) -> None:
+        if not (isinstance(message, Progress) and message.phase == "training"):
+            return
+        if machine.lines == 1:
+            machine.cluster.lose()
+        else:
+            (run,) = (machine.state / "state" / "hosted").glob("*/run/work")
+            (run / "go").touch()
+
+    outcome, heard = on_host(machine, staging, then=lose_once)
+    assert isinstance(outcome, Report), outcome
+    events = [message.event for message in heard if isinstance(message, Notice)]
+    assert events == ["ray_job_submitted", "host_line_broken"]
+    assert machine.cluster.jobs() == {}
+
+
+@pytest.mark.model
+def test_busy_node_is_asked_again(staging: Path, tmp_path: Path) -> None:
+    """A node that works on another job is asked again by a new job, and none stays on the cluster."""
+    machine = RayMachine(tmp_path / "node", "promote")
+    (machine.state / "state" / "hosted").mkdir(parents=True)
+    lock = os.open(machine.state / "state" / "hosted" / "lock", os.O_RDWR | os.O_CREAT)
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    outcome, _ = on_host(machine, staging)
+    os.close(lock)
+    assert isinstance(outcome, Failure)
+    assert (outcome.kind, "another job" in outcome.message, machine.lines) == ("error", True, 3)
+    assert machine.cluster.jobs() == {}
+
+
 def test_busy_host_is_asked_again(machine: Callable[[str], Machine], staging: Path) -> None:
     """A host that works on another job is asked again, a bounded number of times, and then named as busy."""
     host = machine("promote")
@@ -412,6 +525,7 @@ def listed(name: str, content: bytes = b"x", **changed: Any) -> FileEntry:
 
 
 WANTED = encode(Wanted(names=[]))
+CONTENTS = encode(Contents())
 
 
 @pytest.mark.parametrize(
@@ -424,7 +538,10 @@ WANTED = encode(Wanted(names=[]))
         ([WANTED, encode(Results(files=[listed("work/job.json")]))], "'work/job.json' was named"),
         ([WANTED, encode(Results(files=[listed("replies.json")] * 2))], "named twice"),
         ([WANTED, encode(Results(files=[listed(n, bytes=2**34) for n in RETURNED[:2]]))], "bytes, 34359738368"),
-        ([WANTED, encode(Results(files=[listed("replies.json", sha256="0" * 64)])), b"x"], "its sha256 differs"),
+        (
+            [WANTED, encode(Results(files=[listed("replies.json", sha256="0" * 64)])), CONTENTS, b"x"],
+            "its sha256 differs",
+        ),
         ([WANTED, encode(Results(files=[])), encode(Wanted(names=[]))], "something else was expected"),
         ([WANTED, WANTED], "something else was expected"),
     ],
@@ -446,7 +563,13 @@ def test_links_are_not_followed(staging: Path, tmp_path: Path) -> None:
     victim.write_bytes(b"mine")
     for name in (".replies.json.part", "replies.json"):
         (staging / name).symlink_to(victim)
-    sent = [WANTED, encode(Results(files=[listed("replies.json")])), b"x", encode(Failure(kind="error", message="no"))]
+    sent = [
+        WANTED,
+        encode(Results(files=[listed("replies.json")])),
+        CONTENTS,
+        b"x",
+        encode(Failure(kind="error", message="no")),
+    ]
     home = Home(staging, "thor", SAME, Liar(*sent).open, lambda message: None, (30.0, 5.0), pauses=())
     asyncio.run(home.work())
     assert victim.read_bytes() == b"mine"
@@ -475,7 +598,7 @@ def test_hostile_home_is_refused(
             line.post(offer)
             answer = await line.receive()
             if isinstance(answer, Wanted):
-                await line._write(b"x" * sum(each.bytes for each in files))
+                await line._write(CONTENTS + b"x" * sum(each.bytes for each in files))
                 answer = await line.receive()
             return answer
 

@@ -45,7 +45,7 @@ FailureKind = Literal[
     "stopped",
     "error",
 ]
-"""Why a worker gives up. ``died`` and ``line_lost`` are told of a worker on another machine."""
+"""Why a worker gives up. ``line_lost`` is told of a worker on another machine, ``died`` of that or of a lost rank."""
 
 
 class TrainingExample(ChatExample, frozen=True, kw_only=True):

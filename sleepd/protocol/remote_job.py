@@ -1,9 +1,9 @@
 """What goes over the line between the machine that sleeps (home) and the machine that trains for it (the host).
 
 One JSON line a message. Behind ``Wanted`` home sends the contents of the wanted files, behind ``Results`` the host
-those of its files: one after the other, in the order of the list, each as long as the list says. No path, no mode and
-no archive travels. A file has one of the names below or is refused, and its sha256 is compared before it gets its
-name.
+those of its files: after the line ``Contents`` one after the other, in the order of the list, each as long as the list
+says. No path, no mode and no archive travels. A file has one of the names below or is refused, and its sha256 is
+compared before it gets its name.
 
     home                                 host
     Offer: who I am, which files    ->
@@ -89,6 +89,10 @@ class Beat(msgspec.Struct, frozen=True, kw_only=True, tag="beat"):
     """A sign of life."""
 
 
+class Contents(msgspec.Struct, frozen=True, kw_only=True, tag="contents"):
+    """What follows are the contents of the files: signs of life may have gone before, and none comes in between."""
+
+
 class Examined(msgspec.Struct, frozen=True, kw_only=True, tag="examined"):
     """What is there."""
 
@@ -122,8 +126,8 @@ class JobRefused(msgspec.Struct, frozen=True, kw_only=True, tag="refused"):
     """Whether it may take it in a moment."""
 
 
-HomeMessage = Offer | Examine | Stop | ResultsReceived | Beat
-HostMessage = Examined | Wanted | Results | JobRefused | Beat | Progress | Notice | Report | Failure
+HomeMessage = Offer | Examine | Stop | ResultsReceived | Beat | Contents
+HostMessage = Examined | Wanted | Results | JobRefused | Beat | Contents | Progress | Notice | Report | Failure
 
 _Message = TypeVar("_Message")
 _home_decoder: msgspec.json.Decoder[Any] = msgspec.json.Decoder(HomeMessage)

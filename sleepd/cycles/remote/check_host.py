@@ -49,11 +49,11 @@ async def check(config: Config, *, is_direct: bool) -> HostCheck:
     except LineBroken as error:
         log = "journalctl -u 'sage-sleep-ssh@*'"
         hint = next((hint for sign, hint in _ADVICE.items() if sign in error.message), log)
-        return HostCheck(host=config.worker.host, findings=[HostFinding("line", "FAIL", error.message, hint)])
+        return HostCheck(host=config.worker.place, findings=[HostFinding("line", "FAIL", error.message, hint)])
     if not isinstance(found, Examined):
         text = f"it answers with {type(found).__name__}"
-        return HostCheck(host=config.worker.host, findings=[HostFinding("line", "FAIL", text, "see both versions")])
-    return HostCheck(host=config.worker.host, findings=list(_findings(identity, found, config)))
+        return HostCheck(host=config.worker.place, findings=[HostFinding("line", "FAIL", text, "see both versions")])
+    return HostCheck(host=config.worker.place, findings=list(_findings(identity, found, config)))
 
 
 def _findings(own: MachineIdentity, found: Examined, config: Config) -> Iterator[HostFinding]:
@@ -90,7 +90,7 @@ def main() -> int:
         config = load(given.config, environment=os.environ).config
         if given.host:
             config = msgspec.structs.replace(config, worker=msgspec.structs.replace(config.worker, host=given.host))
-        if not config.worker.host:
+        if not config.worker.place:
             raise ConfigError("no host is named", hint="set worker.host, or name one: sleepctl worker-host check HOST")
         found = asyncio.run(check(config, is_direct=bool(given.host)))
     except SleepdError as error:

@@ -20,7 +20,7 @@ import msgspec
 from sleepd.errors import LineBroken, ProtocolError
 from sleepd.files import FILE_MODE, fsync_path, hashed, open_regular
 from sleepd.protocol.job import MAX_MESSAGE_BYTES, encode
-from sleepd.protocol.remote_job import SAME_VERSION, Beat, FileEntry
+from sleepd.protocol.remote_job import SAME_VERSION, Beat, Contents, FileEntry
 
 LINE_SECONDS: Final = 60.0
 """A side that sends nothing for so long is gone."""
@@ -103,8 +103,11 @@ class HostLine(Generic[_Message]):
             LineBroken: as ``post``.
             OSError: a file cannot be read, or is no longer as long as announced.
         """
+        if not files:
+            return
         self._is_sending_file = True
         try:
+            self.post(Contents())
             for entry, path in files:
                 with open_regular(path) as file:
                     left = entry.bytes
@@ -133,6 +136,10 @@ class HostLine(Generic[_Message]):
             ProtocolError: a file is not what was announced.
             OSError: the disk did not take it.
         """
+        # Signs of life that were sent before the list had come lie in between.
+        if files and not isinstance(message := await self.receive(), Contents):
+            text = f"expected the contents of files, {type(message).__name__} came"
+            raise ProtocolError(text, hint=SAME_VERSION)
         for entry in files:
             path = directory / entry.name
             path.parent.mkdir(mode=0o750, parents=True, exist_ok=True)

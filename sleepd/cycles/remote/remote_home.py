@@ -107,6 +107,7 @@ class Home:
         self._silence_seconds, self._stop_seconds = limits
         self._pauses = pauses
         self._files = dict(offered_files(staging))
+        self._notices: list[Notice] = []
         self._should_stop = asyncio.Event()
         self._has_begun = RESUME_POINT in self._files
 
@@ -158,10 +159,13 @@ class Home:
             raise _unexpected(answer)
         self._tell(Progress(phase="loading", doing=f"sent the job to {self._host}"))
         await line.send_files([(offered[name], self._files[name]) for name in answer.names])
-        self._has_begun = True
+        had_begun, self._has_begun = self._has_begun, True
         stopping = asyncio.create_task(self._pass_stop(line))
         try:
             return await self._listen(line)
+        except _NotNow:
+            self._has_begun = had_begun
+            raise
         finally:
             stopping.cancel()
 
@@ -181,7 +185,9 @@ class Home:
                 device = f"{message.device} on {self._host}" if message.device else ""
                 self._tell(msgspec.structs.replace(message, device=device))
             elif isinstance(message, Notice):
-                self._tell(message)
+                if message not in self._notices:  # a job on Ray is read from its beginning each time
+                    self._notices.append(message)
+                    self._tell(message)
             elif isinstance(message, Results):
                 refuse_list(message.files, RETURNED)
                 await line.receive_files(message.files, self._staging)
@@ -190,6 +196,8 @@ class Home:
                     raise _unexpected(outcome)
                 line.post(ResultsReceived())
                 return self._marked(outcome)
+            elif isinstance(message, JobRefused) and message.is_passing:
+                raise _NotNow(f"{self._host}: {message.message}")
             elif isinstance(message, JobRefused):
                 return self._marked(Failure(kind="error", message=message.message, hint=message.hint))
             else:
@@ -198,6 +206,8 @@ class Home:
     def _marked(self, outcome: Report | Failure) -> Report | Failure:
         if isinstance(outcome, Report):
             return msgspec.structs.replace(outcome, host=self._host)
+        if outcome.kind == "died" and self._should_stop.is_set():  # Ray stops a job's worker too, as a signal does
+            outcome = msgspec.structs.replace(outcome, kind="stopped")
         return msgspec.structs.replace(outcome, message=f"{self._host}: {outcome.message}")
 
 
@@ -226,12 +236,13 @@ def _unexpected(message: object) -> ProtocolError:
 
 async def _run(config: Config, staging: Path, wire: socket.socket) -> None:
     reader, writer = await asyncio.open_connection(sock=wire)
-    last = Progress(phase="loading", doing=f"asked {config.worker.host} whether it has the same base")
+    last = Progress(phase="loading", doing=f"asked {config.worker.place} whether it has the same base")
 
     def tell(message: Progress | Notice) -> None:
         nonlocal last
         last = message if isinstance(message, Progress) else last
-        writer.write(encode(message))
+        if not gone.done():
+            writer.write(encode(message))
 
     async def beat() -> None:
         while True:  # every wait of ``work`` is bounded; a worker that hangs is noticed on the host
@@ -239,36 +250,46 @@ async def _run(config: Config, staging: Path, wire: socket.socket) -> None:
             await asyncio.sleep(_BEAT_SECONDS)
 
     writer.write(encode(Hello(version=VERSION, pid=os.getpid())))
-    work, gone = asyncio.create_task(_outcome(config, staging, tell)), asyncio.create_task(reader.read())
+    asked = asyncio.Event()
+    gone = asyncio.create_task(reader.read())
+    work = asyncio.create_task(_outcome(config, staging, tell, asked))
     beating = asyncio.create_task(beat())
     await asyncio.wait([work, gone], return_when=asyncio.FIRST_COMPLETED)
     beating.cancel()
     if not work.done():
-        work.cancel()
+        if not asked.is_set():  # else the resume point still comes home, until the daemon kills this process
+            work.cancel()
         await asyncio.wait([work])
         return
     writer.write(encode(work.result()))
     await writer.drain()
 
 
-async def _outcome(config: Config, staging: Path, tell: Callable[[Progress | Notice], None]) -> Report | Failure:
+async def _outcome(
+    config: Config, staging: Path, tell: Callable[[Progress | Notice], None], asked: asyncio.Event
+) -> Report | Failure:
     worker = config.worker
     try:
         home = Home(
             staging,
-            worker.host,
+            worker.place,
             await own_identity(config),
             lambda: open_line(config),
             tell,
             (worker.silence_seconds, worker.stop_seconds / 2),
         )
-        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, home.stop)
+
+        def stop() -> None:
+            asked.set()
+            home.stop()
+
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop)
         return await home.work()
     except (WorkerFailed, ProtocolError) as error:
-        return Failure(kind="error", message=f"{worker.host}: {error.message}", hint=error.hint)
+        return Failure(kind="error", message=f"{worker.place}: {error.message}", hint=error.hint)
     except OSError as error:
         hint = "make space in the state directory (df -h), and see who may read it"
-        return Failure(kind="error", message=f"{worker.host}: {error}", hint=hint)
+        return Failure(kind="error", message=f"{worker.place}: {error}", hint=hint)
 
 
 def main() -> int:

@@ -1,8 +1,8 @@
-"""The way to the host: ssh with its own configuration, or systemd's socket before it.
+"""The way to the host: ssh with its own configuration, a bridge to a Ray cluster, or systemd's socket before either.
 
 Where systemd listens on ``worker-host.sock`` beside the control socket, ``sage-sleep-ssh@.service`` runs ssh for each
 connection: it has the network that the daemon and its children lack, and takes the host from its own configuration.
-Elsewhere ssh is a child. Started as a program, this module is that unit: it becomes ssh.
+Elsewhere ssh is a child. Started as a program, this module is that unit: it becomes ssh, or the bridge to Ray.
 """
 
 from __future__ import annotations
@@ -11,9 +11,12 @@ import argparse
 import asyncio
 import contextlib
 import os
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Final
+
+import msgspec
 
 from sleepd.config.layers import load
 from sleepd.config.schema import Config
@@ -26,7 +29,8 @@ from .line import HostLine
 SOCKET_NAME: Final = "worker-host.sock"
 HOST_COMMAND: Final = "sleepctl worker-host serve"
 """What is asked for; a forced command on the host stands in its place."""
-_END_SECONDS: Final = 5.0
+_END_SECONDS: Final = {"ssh": 5.0, "ray": 30.0}
+"""For the child to end by itself; the bridge to Ray deletes its job first."""
 _OPTIONS: Final = (
     *("BatchMode=yes", "StrictHostKeyChecking=yes", "ConnectTimeout=20", "ServerAliveInterval=15"),
     *("ForwardAgent=no", "ForwardX11=no", "ClearAllForwardings=yes", "ControlMaster=no", "ControlPath=none"),
@@ -40,6 +44,14 @@ def ssh_command(config: Config) -> tuple[str, ...]:
     file = config.worker.ssh_config or str(Path(config.state.directory, "ssh_config"))
     options = (word for option in _OPTIONS for word in ("-o", option))
     return ("ssh", "-F", file, *options, "--", config.worker.host, HOST_COMMAND)
+
+
+def line_command(config: Config) -> tuple[str, ...]:
+    """What has the line to the host on its standard input and output."""
+    if config.worker.engine == "ray":
+        settings = msgspec.json.encode(config).decode()
+        return (sys.executable, "-P", "-m", "sleepd.cycles.remote.ray_bridge", "--settings", settings)
+    return ssh_command(config)
 
 
 @contextlib.asynccontextmanager
@@ -58,12 +70,12 @@ async def open_line(config: Config, *, is_direct: bool = False) -> AsyncIterator
         with contextlib.closing(HostLine(reader, writer, decode_host)) as line:
             yield line
         return
-    async with _child(ssh_command(config)) as line:
+    async with _child(line_command(config), config.worker.engine) as line:
         yield line
 
 
 @contextlib.asynccontextmanager
-async def _child(command: tuple[str, ...]) -> AsyncIterator[HostLine[HostMessage]]:
+async def _child(command: tuple[str, ...], engine: str) -> AsyncIterator[HostLine[HostMessage]]:
     pipe = asyncio.subprocess.PIPE
     try:
         process = await asyncio.create_subprocess_exec(
@@ -79,11 +91,11 @@ async def _child(command: tuple[str, ...]) -> AsyncIterator[HostLine[HostMessage
         with contextlib.closing(HostLine(process.stdout, process.stdin, decode_host)) as line:
             yield line
     except LineBroken as error:
-        await _end(process)
+        await _end(process, _END_SECONDS[engine])
         words = await said
-        raise LineBroken(f"{error.message}; ssh: {words}" if words else error.message, hint=error.hint) from error
+        raise LineBroken(f"{error.message}; {engine}: {words}" if words else error.message, hint=error.hint) from error
     finally:
-        await _end(process)
+        await _end(process, _END_SECONDS[engine])
         await said
 
 
@@ -96,10 +108,10 @@ async def _last_line(stream: asyncio.StreamReader) -> str:
     return next((line.strip()[:300] for line in reversed(lines) if line.strip()), "")
 
 
-async def _end(process: asyncio.subprocess.Process) -> None:
+async def _end(process: asyncio.subprocess.Process, seconds: float) -> None:
     """Wait for its end; one that goes on is killed."""
     with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(_END_SECONDS):
+        async with asyncio.timeout(seconds):
             await process.wait()
     if process.returncode is None:
         with contextlib.suppress(ProcessLookupError):
@@ -108,10 +120,10 @@ async def _end(process: asyncio.subprocess.Process) -> None:
 
 
 def main() -> None:
-    """Become ssh, on the standard input and output that systemd's socket is."""
+    """Become ssh or the bridge, on the standard input and output that systemd's socket is."""
     parser = argparse.ArgumentParser(prog="python -m sleepd.cycles.remote.ssh", description=__doc__.splitlines()[0])
     parser.add_argument("--config", type=Path, required=True, help="names the host; nothing else can be reached")
-    command = ssh_command(load(parser.parse_args().config, environment=os.environ).config)
+    command = line_command(load(parser.parse_args().config, environment=os.environ).config)
     os.execvp(command[0], command)  # noqa: S606 - no shell is wanted
 
 

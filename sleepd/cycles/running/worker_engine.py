@@ -16,7 +16,7 @@ from .worker_process import WorkerPolicy, worker_command
 
 
 def engine_command(config: Config) -> tuple[str, ...]:
-    """What starts a worker, here or on ``worker.host``."""
+    """What starts a worker, here or on another machine."""
     if config.worker.engine == "local":
         return worker_command(config.worker)
     settings = msgspec.json.encode(config).decode()

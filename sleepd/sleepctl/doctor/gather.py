@@ -54,7 +54,7 @@ def gather(session: Session) -> DoctorFacts:
     state, *buffers = access_as(user, [config.state.directory, *map(first_place, config.buffer.paths)])
     buffer = _buffer(session) if status else BufferFacts()
     interpreter = worker_python(config.worker.python)
-    if config_facts.problem or config.worker.engine == "ssh":
+    if config_facts.problem or config.worker.engine != "local":
         capability, problem = None, "see config"
     else:
         capability, problem = _capability(interpreter, config, user, unit)

@@ -182,6 +182,16 @@ def test_unchanged_file_is_not_reread(desk: Desk, monkeypatch: pytest.MonkeyPatc
     assert len(desk.read().keys) == 10
 
 
+def test_changed_just_now_gives_same_view(desk: Desk) -> None:
+    """Lines that were appended a moment ago are looked at again, and give the same view object where they are all."""
+    desk.path.write_text("".join(json.dumps(one) + "\n" for one in experiences(9)))
+    first = desk.read()
+    assert desk.read() is first
+    text = desk.path.read_text()
+    desk.path.write_text(text.replace("tide", "pier"))
+    assert desk.read() is not first, "as long as before, and another text"
+
+
 def test_byte_order_mark_is_accepted(desk: Desk) -> None:
     """A file that an editor gave a BOM reads as without."""
     for form in FORMS:

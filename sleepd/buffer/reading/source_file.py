@@ -226,8 +226,11 @@ class SourceFile:
             return self._take_half(self._refused)
         if self._refused is None and self._parsed is not None and identity == self._parsed.identity:
             return self._take(PollResult.UNCHANGED)
-        before = self._before(self._valid_cursor(descriptor, status, identity))
-        request = ReadRequest(settings=self._settings, before=before)
+        cursor = self._valid_cursor(descriptor, status, identity)
+        if cursor is not None and self._refused is None and status.st_size == cursor.reading.consumed:
+            self._parsed = _Parsed(identity=identity, cursor=cursor)  # looked at anew, for it had changed just before
+            return self._take(PollResult.UNCHANGED)
+        request = ReadRequest(settings=self._settings, before=self._before(cursor))
         return Due(descriptor=descriptor, status=status, identity=identity, request=request)
 
     def take(self, due: Due, reading: Reading) -> View:

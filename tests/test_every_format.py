@@ -6,6 +6,8 @@ import io
 import json
 import math
 import re
+import subprocess
+import sys
 from random import Random
 from typing import Any
 
@@ -16,7 +18,8 @@ from hypothesis import strategies as st
 
 from sleepd.buffer.digest import digest_whole
 from sleepd.buffer.experience import Experience
-from sleepd.buffer.formats.known_formats import FORMATS, format_of
+from sleepd.buffer.formats.known_formats import FORMATS
+from sleepd.buffer.formats.recognition import format_of
 from sleepd.buffer.formats.unread import unread_program
 from sleepd.buffer.learnables import HalfWritten, Learnables, ReadSettings
 from sleepd.buffer.own_record import own_record
@@ -89,6 +92,18 @@ def test_sample_is_recognised_as_itself(name: str) -> None:
         assert format_of(record, name) == found
     assert any(isinstance(each, Experience) for each in understood(SAMPLES[name]))
     check(understood(SAMPLES[name]))
+
+
+def test_own_form_loads_no_formats() -> None:
+    """A record of our own short form is read without the modules of the other formats, which take longer to load."""
+    record = {"prompt": "Open?", "response": "Yes."}
+    program = (
+        "import sys; from sleepd.buffer.learnables import Learnables; "
+        f"print(len(list(Learnables().read([('1', {record!r})]))), "
+        "'sleepd.buffer.formats.known_formats' in sys.modules)"
+    )
+    told = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
+    assert told == "1 False\n"
 
 
 @pytest.mark.parametrize("name", EVERY)

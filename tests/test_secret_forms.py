@@ -155,6 +155,23 @@ HOSTILE = [
 ]
 
 
+def test_plain_text_needs_no_library() -> None:
+    """Only a text that one of its detectors may find something in has the library loaded; without it none is found."""
+    other = SecretFinder()
+    assert other.find("In 2026 the harbour had 12 boats, and 3 of them were red.") == ""
+    assert "_library" not in vars(other)
+    assert other.find("AWS: AKIA" + "Q7RTWZ2XKLMN4P5V") != ""
+    assert other.find("-----BEGIN RSA PRIVATE KEY-----") == "Private Key"
+    assert "_library" in vars(other)
+
+
+def test_missing_library_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where it is not installed, nothing is searched without it."""
+    monkeypatch.setattr("sleepd.text.secret_scan.find_spec", lambda name: None)
+    with pytest.raises(ModuleNotFoundError, match="detect_secrets"):
+        SecretFinder()
+
+
 @pytest.mark.parametrize("unit", HOSTILE, ids=ascii)
 def test_patterns_see_bounded_pieces(unit: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """However a text of 10,000 characters repeats a pattern's beginning, the patterns see lines of bounded length."""

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from sleepd.policy.judging import repetition
 from sleepd.text import hidden_forms, labelled_secrets, personal_data, secret_scan, token_patterns
 from sleepd.text.labelled_secrets import lowered, may_hold_name, may_hold_password
+from sleepd.text.late_pattern import LatePattern
 
 ASCII = st.characters(min_codepoint=33, max_codepoint=126)
 WORDS = (
@@ -21,6 +22,7 @@ WORDS = (
     (labelled_secrets._OWN_HEADER, ("x-",)),
     (labelled_secrets._COOKIE, ("=",)),
     (labelled_secrets._OTP, ("otpauth",)),
+    (labelled_secrets._FLAG, ("-", "net user")),
     (labelled_secrets._PIN, labelled_secrets._PIN_WORDS),
     (labelled_secrets._QUOTED, ("pass",)),
     (labelled_secrets._NETWORK, labelled_secrets._NETWORK_WORDS),
@@ -51,10 +53,10 @@ def test_password_is_noticed(value: str) -> None:
 
 @settings(max_examples=40)
 @given(st.sampled_from(WORDS), st.data())
-def test_pattern_has_its_word(case: tuple[re.Pattern[str], tuple[str, ...]], data: st.DataObject) -> None:
+def test_pattern_has_its_word(case: tuple[LatePattern, tuple[str, ...]], data: st.DataObject) -> None:
     """What a pattern finds has one of the words by which a line is chosen for it, in any case."""
     pattern, words = case
-    text = lowered(data.draw(st.from_regex(pattern, fullmatch=True)))
+    text = lowered(data.draw(st.from_regex(pattern.compiled, fullmatch=True)))
     assert any(word in text for word in words) or (words is labelled_secrets._PIN_WORDS and not text.isascii())
 
 
@@ -69,7 +71,7 @@ def test_library_names_have_our_words() -> None:
 @given(st.data())
 def test_library_shape_is_noticed(data: st.DataObject) -> None:
     """Whatever a detector of the library knows by its shape is noticed before it is asked."""
-    detectors = secret_scan.SecretFinder()._by_shape
+    detectors = secret_scan.SecretFinder()._library.by_shape
     pattern = data.draw(st.sampled_from([pattern for one in detectors for pattern in one.denylist]))
     assert secret_scan.may_hold_shape(data.draw(st.from_regex(pattern, fullmatch=True)))
 
@@ -102,7 +104,7 @@ def test_gaps_of_ascii_are_the_same(text: str) -> None:
 @given(st.text(st.characters(max_codepoint=127)))
 def test_words_of_ascii_are_the_same(text: str) -> None:
     """A text of ASCII has the words that the pattern for all texts finds."""
-    assert repetition.words_in(text) == repetition.WORD.findall(text)
+    assert repetition.words_in(text) == repetition.WORD.compiled.findall(text)
 
 
 @settings(max_examples=40)
@@ -117,8 +119,8 @@ def test_stuck_run_is_one_word(run: str) -> None:
 def test_personal_data_has_its_digits(kind: tuple[Any, ...], data: st.DataObject) -> None:
     """What passes the check of its kind has at least the digits that are asked for before."""
     name, pattern, least, is_one = kind
-    text = data.draw(st.from_regex(pattern, fullmatch=True))
-    found = pattern.fullmatch(text)
+    text = data.draw(st.from_regex(pattern.compiled, fullmatch=True))
+    found = pattern.compiled.fullmatch(text)
     if found is not None and is_one(found[found.lastindex or 0]):
         assert len(personal_data._DIGIT.findall(text)) >= least
         assert personal_data._has_marks(name, text)

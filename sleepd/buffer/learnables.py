@@ -13,7 +13,7 @@ from .breakthrough_marks import bears_a_mark, folded_marks
 from .conversation import Conversation, SupervisedReply, nothing_to_learn, supervised_replies
 from .experience import DEFAULT_SALIENCE, Experience, conversation_of, group_of, id_hash, parse
 from .formats.format import Format, NotRead, SessionReader
-from .formats.known_formats import format_of
+from .formats.recognition import format_of
 from .formats.unread import unknown_record, unread_program
 from .rating.rating_names import rating_of
 from .said_before import SaidBefore

@@ -16,7 +16,7 @@ import msgspec
 from sleepd.errors import DECODE_ERRORS
 from sleepd.protocol.experience_record import MAX_LINE_BYTES
 
-from .formats.known_formats import format_of
+from .formats.recognition import format_of
 from .formats.training_files.chatml import START, conversations_of_file
 from .formats.unread import unread_file, unread_program
 from .learnables import HalfWritten, NoJson

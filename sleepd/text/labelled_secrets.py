@@ -11,6 +11,7 @@ from collections import Counter
 from math import log2
 from typing import Final
 
+from .late_pattern import LatePattern
 from .token_patterns import is_by_chance
 
 MIN_CHARACTERS: Final = 8
@@ -61,7 +62,7 @@ _IS: Final = (
 _OPEN: Final = r"\s{0,4}[\"'`“„«「]{0,2}"
 _VALUE: Final = r"([!#-&(-+\--:<-_a-~]{6,80})"
 """Printable ASCII without quotes, comma, semicolon: a line in another script gives only its password."""
-_LABELLED: Final = re.compile(
+_LABELLED: Final = LatePattern(
     rf"(?i)({_NAMES})(?:_\w{{1,20}}|\w{{0,2}}[\"'`]?)((?:\s[^\s:=.,;]{{1,15}}){{0,4}}?){_IS}{_OPEN}{_VALUE}"
 )
 _IN_NAMES: Final = """
@@ -69,8 +70,8 @@ _IN_NAMES: Final = """
     adgangskode zugangscode salasana heslo lozinka geslo kata""".split()  # noqa: SIM905 - words to read
 _PASS: Final = re.compile(r"p[a@4][s5$]{2}")
 """In lower case, this or one of those words is in each name of ASCII."""
-_LABELLED_CJK: Final = re.compile(rf"(?:{_CJK})[^!-~]{{0,8}}[:=]?{_OPEN}{_VALUE}")
-_NAME: Final = re.compile(
+_LABELLED_CJK: Final = LatePattern(rf"(?:{_CJK})[^!-~]{{0,8}}[:=]?{_OPEN}{_VALUE}")
+_NAME: Final = LatePattern(
     rf"(?i){_NAMES}|{_CJK}"
     r"|\b(?:log ?in|log(?:ged)? on|sign ?in|unlocks?|user(?:name)?|admin|root|wi-?fi|wlan|ssid|vpn)\b"
 )
@@ -80,10 +81,10 @@ _SPAN_AFTER: Final = 80
 _BESIDE: Final = re.compile(r"[!#-&*+\--:=?-Z^-z~]{8,80}")
 _WEAK: Final = re.compile(r"(?i)^(?:pass|pw|cred|token|[ _-]?secret$|clave|schlüssel|ключ|секрет|parola|κωδικός)s?$")
 """Words that have another meaning: what stands behind them must look like a password."""
-_PAIR: Final = re.compile(
+_PAIR: Final = LatePattern(
     rf"(?i)\b(?:credentials?|creds|login)(?: data)?(?: are| is|:)\s{{1,4}}[\w.@-]{{2,40}}\s?[:/]\s?{_VALUE}"
 )
-_IN_CODE: Final = re.compile(
+_IN_CODE: Final = LatePattern(
     r"(?i)<\w{0,16}(?:password|passwd|pwd|secret|token|apikey)\w{0,16}>\s{0,4}([^<\s]{6,80})<"
     r"|\bauth\s?=\s?\(\s?[\"'][^\"']{1,40}[\"'],\s?[\"']([^\"'\s]{6,80})[\"']"
     r"|[\"']\w{0,16}(?:password|passwd|secret|token|api_?key)\w{0,8}[\"'],\s?[\"']([^\"'\s]{6,80})[\"']"
@@ -91,32 +92,32 @@ _IN_CODE: Final = re.compile(
     r"|\bidentified (?:with \w{1,30} )?by\s{1,4}[\"']([^\"'\s]{6,80})[\"']"
     r"|\b(?:with|set) password\s{1,4}=?\s?[\"']([^\"'\s]{6,80})[\"']"
 )
-_QUOTED: Final = re.compile(r"(?i)\b(?:pass(?:word|phrase))(?:\s?[:=]|\sis)\s?[\"“'`]([^\"”'`\n]{8,64})[\"”'`]")
-_NETWORK: Final = re.compile(r"(?i)\b(?:wi-?fi|wlan|network|ssid|router|hotspot|wpa)")
+_QUOTED: Final = LatePattern(r"(?i)\b(?:pass(?:word|phrase))(?:\s?[:=]|\sis)\s?[\"“'`]([^\"”'`\n]{8,64})[\"”'`]")
+_NETWORK: Final = LatePattern(r"(?i)\b(?:wi-?fi|wlan|network|ssid|router|hotspot|wpa)")
 _NETWORK_WORDS: Final = ("wifi", "wi-fi", "wlan", "network", "ssid", "router", "hotspot", "wpa")
-_KEY: Final = re.compile(rf"(?i)\b(?:key|code|pass|psk|schlüssel|clé|clave)(?: is|:|=| ->)?\s{{1,4}}[\"'`“]?{_VALUE}")
+_KEY: Final = LatePattern(rf"(?i)\b(?:key|code|pass|psk|schlüssel|clé|clave)(?: is|:|=| ->)?\s{{1,4}}[\"'`“]?{_VALUE}")
 _KEY_WORD: Final = re.compile(r"(?i)\b(?:key|code|pass\w*|psk|\w*schlüssel|clé|clave|senha|ключ)\b")
 _WIFI_CODE: Final = re.compile(r"WIFI:[^\n]{0,80}?P:([^;]{6,64});")
-_HEADER: Final = re.compile(
+_HEADER: Final = LatePattern(
     r"(?i)\bauthorization[\"']?\s{0,4}[:=]\s{0,4}[\"']?(?:basic|bearer|token|apikey|bot|digest)\s{1,4}(?:username=[^\n]{1,200}response=\"?)?([A-Za-z0-9+/=._~-]{12,400})"
 )
-_OWN_HEADER: Final = re.compile(
+_OWN_HEADER: Final = LatePattern(
     r"(?i)\bx-[a-z-]{0,20}(?:key|token|auth|secret)[\"']?\s{0,4}[:=]\s{0,4}[\"']?([\w.+/=-]{16,400})"
 )
-_COOKIE: Final = re.compile(
+_COOKIE: Final = LatePattern(
     r"(?i)\b(?:sig|signature|x-amz-signature|[a-z._-]{0,16}sess(?:ion)?[._-]{0,2}(?:id|key|token)?|connect\.sid|sid|jsessionid|phpsessid|remember\w{0,10}"
     r"|auth\w{0,10}|[a-z_-]{0,10}csrf[a-z_-]{0,10})=[\"']?([\w.%+/=:~-]{16,400})"
 )
-_ADDRESS: Final = re.compile(r"\b[a-z][a-z0-9+.-]{1,20}://[^\s:/@\"']{0,64}:([^\s@/\"']{4,100})@")
-_FLAG: Final = re.compile(
+_ADDRESS: Final = LatePattern(r"\b[a-z][a-z0-9+.-]{1,20}://[^\s:/@\"']{0,64}:([^\s@/\"']{4,100})@")
+_FLAG: Final = LatePattern(
     rf"(?i)(?:\s--?(?:password|passwd|passphrase|pass|pwd|token|api-?key|secret|auth-?key)[= ]{{1,2}}|\bsshpass\s+-p\s?"
     rf"|\bmysql\w{{0,6}}\s[^|;]{{0,80}}?\s-p|\blogin\s[^|;]{{0,80}}?\s-p\s{{1,4}}|\bnet user \S{{1,40}} "
     rf"|\bzip\s[^|;]{{0,40}}?-P\s?|\bredis-cli\s[^|;]{{0,40}}?-a\s|\bopenssl\s[^|;]{{0,40}}?(?:-k|-pass pass:)\s?"
     rf"|\bcurl\s[^|;]{{0,80}}?(?:-u|--user)[= ][\w.@-]{{1,40}}:)[\"']?{_VALUE}"
 )
-_OTP: Final = re.compile(r"(?i)\botpauth://[^\s\"']{0,200}\bsecret=[a-z2-7]{8}")
+_OTP: Final = LatePattern(r"(?i)\botpauth://[^\s\"']{0,200}\bsecret=[a-z2-7]{8}")
 _OTP_WORDS: Final = ("setup", "set-up", "authenticator", "otp", "2fa", "secret")
-_OTP_GROUPS: Final = re.compile(
+_OTP_GROUPS: Final = LatePattern(
     r"(?i)\b(?:set-?up|authenticator|totp|otp|2fa|secret)[ -](?:key|secret|seed|code)[^:=\n]{0,30}[:=]?\s{0,4}"
     r"((?:[a-z2-7]{4}[ -]){3,15}[a-z2-7]{4})\b"
 )
@@ -124,7 +125,7 @@ _PLACES: Final = (
     r"(?:door|gate|safe|alarm|entry|entrance|access|unlock|locker|garage|lock|vault|keypad|lockbox|security|suitcase|bike"
     r"|house|building|flat|phone|laptop|tablet|card)s?"
 )
-_PIN: Final = re.compile(
+_PIN: Final = LatePattern(
     rf"(?i)(?:\b{_PLACES}[ -](?:code|combination|pin)|\b(?:bank|sim|atm|debit|credit|voicemail)[ -]pin|\bpasscode"
     r"|geheimzahl|\bpuk|\bcode (?:pin|secret)|\b(?:code|combination|digits) (?:for|of|to) (?:the|my|our|your) "
     rf"(?:[\w-]{{1,12}} )?{_PLACES}\b"
@@ -142,13 +143,13 @@ _PIN_WORDS: Final = (
 )
 """One is in each of them that is ASCII, in lower case."""
 _COMMON_PINS: Final = frozenset({"0000", "1111", "1234", "12345", "123456", "12345678", "1212", "4321"})
-_RECOVERY: Final = re.compile(
+_RECOVERY: Final = LatePattern(
     r"(?i)(?:(?:recovery|backup|rescue|scratch|emergency|restore|one-time|2fa)[ -](?:code|key|backup)"
     r"|wiederherstellungs|codes? de secours|códigos? de (?:recuperación|respaldo)|резервные коды)"
 )
 _RECOVERY_WORDS: Final = ("code", "código", "key", "backup", "wiederherstellungs", "резервные")
 """One is in each of them."""
-_CODES: Final = re.compile(r"(?i)\b(?:[a-z0-9]{4,8}(?:-[a-z0-9]{4,8}){1,7}|\d{4} ?\d{4}|[a-z0-9]{6,12})\b")
+_CODES: Final = LatePattern(r"(?i)\b(?:[a-z0-9]{4,8}(?:-[a-z0-9]{4,8}){1,7}|\d{4} ?\d{4}|[a-z0-9]{6,12})\b")
 _RECOVERY_SPAN: Final = 500
 MIN_CODES: Final = 3
 _LONG_KEY: Final = re.compile(r"\b(?:\d{6}-){5,7}\d{6}\b")
@@ -172,7 +173,7 @@ def find_labelled(line: str) -> str:
     if has_word and _is_labelled_password(line):
         return "Password or Key in Words"
     low = lowered(line)
-    if "pass" in low and any(_is_phrase(found[1]) for found in _QUOTED.finditer(line)):
+    if "pass" in low and any(_is_phrase(found[1]) for found in _QUOTED.compiled.finditer(line)):
         return "Passphrase"
     if any(word in low for word in _NETWORK_WORDS) and _is_network_key(line):
         return "Network Key"
@@ -188,13 +189,13 @@ def may_hold_password(line: str) -> bool:
 
 
 def _is_labelled_password(line: str) -> bool:
-    for found in _LABELLED.finditer(line) if may_hold_name(line) else ():
+    for found in _LABELLED.compiled.finditer(line) if may_hold_name(line) else ():
         is_weak = bool(found[2] and _WEAK.search(found[1]))
         if _is_strong(found[3]) or (not is_weak and _is_password(found[3])):
             return True
-    if any(_is_password(found[1]) for way in (_LABELLED_CJK, _PAIR) for found in way.finditer(line)):
+    if any(_is_password(found[1]) for way in (_LABELLED_CJK, _PAIR) for found in way.compiled.finditer(line)):
         return True
-    if any(_is_password(found[found.lastindex or 0]) for found in _IN_CODE.finditer(line)):
+    if any(_is_password(found[found.lastindex or 0]) for found in _IN_CODE.compiled.finditer(line)):
         return True
     return _stands_beside(line)
 
@@ -205,7 +206,7 @@ def _stands_beside(line: str) -> bool:
     strong = [found.start() for found in words if _is_strong(re.split("[=:/]", found[0])[-1])]
     if not strong:
         return False
-    names = [(found.start(), found.end()) for found in _NAME.finditer(line)]
+    names = [(found.start(), found.end()) for found in _NAME.compiled.finditer(line)]
     return any(
         -_SPAN_BEFORE <= place - start <= 0 or 0 <= place - end <= _SPAN_AFTER
         for place in strong
@@ -219,12 +220,12 @@ def find_recovery_codes(text: str) -> bool:
     if not any(word in low for word in _RECOVERY_WORDS):
         return False
     place = 0
-    while called := _RECOVERY.search(text, place):
+    while called := _RECOVERY.compiled.search(text, place):
         near = text[called.start() : called.start() + _RECOVERY_SPAN]
         place = called.start() + _RECOVERY_SPAN // 2
         codes = [
             each
-            for each in _CODES.findall(near)
+            for each in _CODES.compiled.findall(near)
             if sum(c.isdigit() for c in each) >= 2 and not PLACEHOLDER.search(each)
         ]
         if len(codes) >= MIN_CODES or _LONG_KEY.search(near):
@@ -235,9 +236,9 @@ def find_recovery_codes(text: str) -> bool:
 def _is_network_key(line: str) -> bool:
     if found := _WIFI_CODE.search(line):
         return not PLACEHOLDER.search(found[1])
-    if not _NETWORK.search(line) or not _KEY_WORD.search(line):
+    if not _NETWORK.compiled.search(line) or not _KEY_WORD.search(line):
         return False
-    return any(_is_password(found[1]) for found in _KEY.finditer(line)) or any(
+    return any(_is_password(found[1]) for found in _KEY.compiled.finditer(line)) or any(
         _is_mixed(piece) for piece in _PIECES.findall(line)
     )
 
@@ -256,18 +257,20 @@ def _find_in_protocol(line: str, low: str, *, has_word: bool) -> str:
         low: the same in lower case.
         has_word: see ``may_hold_password``.
     """
+    is_command = "-" in line or "net user" in low
     for kind, way, is_asked, is_it in (
         ("Authorization Header", _HEADER, "authorization" in low, lambda value: not PLACEHOLDER.search(value)),
         ("Authorization Header", _OWN_HEADER, "x-" in low, _has_entropy),
         ("Session Cookie", _COOKIE, "=" in line, _has_entropy),
         ("Password in an Address", _ADDRESS, "://" in line, _is_no_placeholder),
-        ("Password in a Command", _FLAG, has_word, _is_password),
+        ("Password in a Command", _FLAG, has_word and is_command, _is_password),
     ):
-        if is_asked and any(is_it(found[1]) for found in way.finditer(line)):
+        if is_asked and any(is_it(found[1]) for found in way.compiled.finditer(line)):
             return kind
-    if "otpauth" in low and _OTP.search(line):
+    if "otpauth" in low and _OTP.compiled.search(line):
         return "One-Time Password Seed"
-    if any(word in low for word in _OTP_WORDS) and any(_has_digit(found[1]) for found in _OTP_GROUPS.finditer(line)):
+    groups = _OTP_GROUPS.compiled.finditer(line) if any(word in low for word in _OTP_WORDS) else ()
+    if any(_has_digit(found[1]) for found in groups):
         return "One-Time Password Seed"
     return ""
 
@@ -284,7 +287,7 @@ def _find_pin(line: str) -> str:
     low = line.lower()
     if (line.isascii() and not any(word in low for word in _PIN_WORDS)) or not _DIGITS.search(line):
         return ""
-    is_labelled = any(found[1] not in _COMMON_PINS for found in _PIN.finditer(line))
+    is_labelled = any(found[1] not in _COMMON_PINS for found in _PIN.compiled.finditer(line))
     return "PIN in Words" if is_labelled else ""
 
 

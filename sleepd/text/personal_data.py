@@ -14,6 +14,8 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Final, Literal
 
+from .late_pattern import LatePattern
+
 Handling = Literal["keep", "mask", "set_aside"]
 """What is done with an experience that holds personal data."""
 
@@ -28,24 +30,24 @@ _IBAN_COUNTRIES: Final = {
 _IBAN_LENGTHS: Final = {
     country: length for length, countries in _IBAN_COUNTRIES.items() for country in countries.split()
 }
-_EMAIL: Final = re.compile(r"(?<![\w.+-])[\w.+-]{1,64}@(?:[\w-]{1,63}\.){1,6}[^\W\d_]{2,24}")
-_IBAN: Final = re.compile(r"\b[A-Z]{2}\d{2}(?:[ -]?[A-Z0-9]){11,30}(?![A-Z0-9])", re.IGNORECASE)
+_EMAIL: Final = LatePattern(r"(?<![\w.+-])[\w.+-]{1,64}@(?:[\w-]{1,63}\.){1,6}[^\W\d_]{2,24}")
+_IBAN: Final = LatePattern(r"(?i)\b[A-Z]{2}\d{2}(?:[ -]?[A-Z0-9]){11,30}(?![A-Z0-9])")
 _IBAN_BEGINS: Final = re.compile(r"\d\d(?<=[^\W\d_]{2}\d\d)")
-_CARD: Final = re.compile(r"(?<![\d.,-])[2-6]\d{3}(?:[ -]?\d){9,15}(?![\d-])")
-_IP: Final = re.compile(
+_CARD: Final = LatePattern(r"(?<![\d.,-])[2-6]\d{3}(?:[ -]?\d){9,15}(?![\d-])")
+_IP: Final = LatePattern(
     r"(?<![\w.:-])(?:(?:\d{1,3}\.){3}\d{1,3}|[0-9A-Fa-f]{0,4}(?::[0-9A-Fa-f]{0,4}){2,7})(?![\w:-]|\.\d)"
 )
-_TELEPHONE: Final = re.compile(
+_TELEPHONE: Final = LatePattern(
     r"(?<![\w+.,/-])(?:\+\d{1,3}[ ./-]?(?:\(0?\d{1,5}\)[ ./-]?)?(?:\d[ ./-]?){5,12}\d"
     r"|00\d{2}[ ./-](?:\d[ ./-]?){6,12}\d"
     r"|\(?\b[2-9]\d{2}\)?[ .-][2-9]\d{2}[ .-]\d{4}"
     r"|\(?\b0\d{2,4}\)?[ /-]{1,3}(?:\d[ -]?){5,9}\d)(?!\w|[.,:/-]\d)"
 )
-_CALLED: Final = re.compile(
+_CALLED: Final = LatePattern(
     r"(?i)\b(?:tel|phone|telephone|telefon|teléfono|téléphone|telefone|telefono|mobile?|cell|handy|fax|whatsapp|rufnummer"
     r"|call me)\b(?: number)?(?: is| at| on|\.|:)*[ ]{0,3}(\(?\d(?:[ ()./-]{0,2}\d){5,14})(?!\d)"
 )
-_STREET: Final = re.compile(
+_STREET: Final = LatePattern(
     r"\b[A-ZÄÖÜ][\wß.-]{1,30}(?:stra(?:ß|ss)e|str\.|weg|platz|allee|gasse|ring|damm|ufer|straat|laan|gracht|plein|kade"
     r"|gatan|vägen|gade|vej)\s?\d{1,4}\s?[a-z]?\b"
     r"|\b[A-ZÄÖÜ][\wß.-]{1,30} (?:Straße|Strasse|Str\.|Weg|Platz|Allee|Gasse|Ring|Damm|Ufer) \d{1,4}\s?[a-z]?\b"
@@ -88,7 +90,7 @@ def _is_telephone(text: str) -> bool:
     return 7 <= sum(c.isdigit() for c in text) <= 15
 
 
-_KINDS: Final[tuple[tuple[str, re.Pattern[str], int, Callable[[str], bool]], ...]] = (
+_KINDS: Final[tuple[tuple[str, LatePattern, int, Callable[[str], bool]], ...]] = (
     ("e-mail", _EMAIL, 0, bool),
     ("IBAN", _IBAN, 2, _is_iban),
     ("card", _CARD, 13, _is_card),
@@ -134,7 +136,7 @@ def _masked_piece(piece: str, found: Counter[str]) -> str:
     digits = len(_DIGIT.findall(piece))
     for kind, pattern, least, is_one in _KINDS:
         if digits >= least and _has_marks(kind, piece):
-            piece = pattern.sub(partial(_mask, kind=kind, is_one=is_one, found=found), piece)
+            piece = pattern.compiled.sub(partial(_mask, kind=kind, is_one=is_one, found=found), piece)
     return piece
 
 

@@ -10,6 +10,8 @@ import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import cached_property
+from importlib.util import find_spec
 from types import ModuleType
 from typing import Any, Final
 
@@ -85,8 +87,8 @@ def _without_requests() -> Iterator[None]:
         del sys.modules["requests"]
 
 
-class SecretFinder:
-    """Holds the library, loaded."""
+class _Library:
+    """Loaded and set up, which takes as long as screening a hundred texts."""
 
     def __init__(self) -> None:
         with _without_requests():
@@ -101,10 +103,26 @@ class SecretFinder:
         configure_settings_from_baseline(
             {"plugins_used": [{"name": name} for name in sorted(names)], "filters_used": filters}
         )
-        self._scan_line: Callable[[str], Iterable[object]] = scan_line
+        self.scan_line: Callable[[str], Iterable[object]] = scan_line
         detectors: Sequence[Any] = get_plugins()
-        self._by_keyword = [one for one in detectors if one.secret_type == _BY_KEYWORD]
-        self._by_shape = [one for one in detectors if one.secret_type != _BY_KEYWORD]
+        self.by_keyword = [one for one in detectors if one.secret_type == _BY_KEYWORD]
+        self.by_shape = [one for one in detectors if one.secret_type != _BY_KEYWORD]
+
+
+class SecretFinder:
+    """Finds secrets; the library is loaded at the first text that needs it: most need none of its detectors.
+
+    Raises:
+        ModuleNotFoundError: the library is not installed.
+    """
+
+    def __init__(self) -> None:
+        if find_spec("detect_secrets") is None:
+            raise ModuleNotFoundError("No module named 'detect_secrets'")
+
+    @cached_property
+    def _library(self) -> _Library:
+        return _Library()
 
     def find(self, text: str) -> str:
         """The kind of the first secret in a text, such as ``AWS Access Key``; empty: there is none.
@@ -143,7 +161,7 @@ class SecretFinder:
         if not self._asked(line):
             return ""
         parts = (part for part in _for_the_library(line) if self._is_noticed(part))
-        for found in (each for part in parts for each in self._scan_line(part)):
+        for found in (each for part in parts for each in self._library.scan_line(part)):
             kind, value = str(getattr(found, "type", "secret")), str(getattr(found, "secret_value", None) or "")
             if not PLACEHOLDER.search(value) and (kind != _BY_KEYWORD or is_secret_value(value)):
                 return kind
@@ -159,4 +177,7 @@ class SecretFinder:
     def _asked(self, line: str) -> list[Any]:
         """The detectors that may find something in it."""
         has_keyword = any(word in lowered(line) for word in _IN_KEYWORDS)
-        return [*(self._by_keyword if has_keyword else ()), *(self._by_shape if may_hold_shape(line) else ())]
+        return [
+            *(self._library.by_keyword if has_keyword else ()),
+            *(self._library.by_shape if may_hold_shape(line) else ()),
+        ]

@@ -11,7 +11,7 @@ import hashlib
 import re
 from collections.abc import Sequence
 from functools import cache
-from importlib import resources
+from pathlib import Path
 from typing import Final
 
 LENGTHS: Final = (12, 15, 18, 21, 24)
@@ -63,5 +63,5 @@ def _is_checked(words: Sequence[int]) -> bool:
 
 @cache
 def _places() -> dict[str, int]:
-    listed = resources.files(__package__).joinpath("bip39_english.txt").read_text().split()
+    listed = Path(__file__).with_name("bip39_english.txt").read_text(encoding="ascii").split()
     return {word: place for place, word in enumerate(listed)}

@@ -7,7 +7,7 @@ from typing import Final
 from .agent_logs import claude_code, codex, openclaw
 from .call_logs import langfuse, litellm_log, otel_genai, request_log
 from .chat_exports import chatgpt_export, librechat, open_webui, sillytavern, simonw_llm
-from .format import Format, Record
+from .format import Format
 from .training_files import alpaca, chatml, hermes, openai_messages, openai_preference, sharegpt, trl
 
 FORMATS: Final[tuple[Format, ...]] = (
@@ -33,16 +33,3 @@ FORMATS: Final[tuple[Format, ...]] = (
     openai_messages.FORMAT,
 )
 """The first that recognises a record reads it. Our own short form (``experience.parse``) takes what is left."""
-
-
-LIKE_OUR_OWN: Final = (simonw_llm.FORMAT, trl.FORMAT)
-"""They have a prompt and a reply, too. With these two texts a record is none of the others, whatever else it holds."""
-
-
-def format_of(record: Record, name: str = "auto") -> Format | None:
-    """The format of a record: the named one, or the first that recognises it; None: none of them."""
-    if name != "auto":
-        return next((one for one in FORMATS if one.name == name and one.recognises(record)), None)
-    reply = record.get("response", record.get("completion"))
-    is_short = isinstance(record.get("prompt"), str) and isinstance(reply, str)
-    return next((one for one in (LIKE_OUR_OWN if is_short else FORMATS) if one.recognises(record)), None)

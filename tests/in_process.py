@@ -28,11 +28,13 @@ from sleepd.buffer.reading.screening_starts import Start
 from sleepd.cycles.running.worker_process import Worker, WorkerPolicy
 from sleepd.protocol.job import Failure, Notice, Progress, Report, decode_message, encode
 from sleepd.quarantine.near_duplicates import Screened
-from sleepd.quarantine.screening_client import BATCH, Signatures
+from sleepd.quarantine.screening_client import BATCH, MOST_ASKING, Earlier
 from sleepd.quarantine.screening_process import Screener, screen_wanted
 from sleepd.text.secret_scan import SecretFinder
 from tests.fake_worker import NEEDS_PROCESS, PAUSE_SECONDS, Pause, messages, read_job
 from tests.fakes import FAKE_WORKER
+
+NOTHING_EARLIER = Earlier(lambda: (), lambda _: [])
 
 
 @functools.cache
@@ -42,11 +44,14 @@ def secret_finder() -> SecretFinder:
 
 
 async def screened_here(
-    parts: Sequence[Part], signatures: Signatures, *, settings: ReadSettings
+    parts: Sequence[Part], earlier: Earlier, *, settings: ReadSettings
 ) -> AsyncGenerator[list[Screened], None]:
     """What ``screening_client.screened`` finds, without its process."""
     found: list[Screened] = []
-    screener = Screener(secret_finder(), (pair for page in signatures() for pair in page))
+    if sum(len(part.keys) for part in parts) <= MOST_ASKING:
+        screener = Screener(secret_finder(), ask=earlier.sharing)
+    else:
+        screener = Screener(secret_finder(), (pair for page in earlier.signatures() for pair in page))
     for file, keys, start in parts:
         try:
             descriptor = await file.open()

@@ -99,8 +99,9 @@ def test_older_ledger_is_compacted_once(tmp_path: Path, whole: tuple[Path, dict[
     path = tmp_path / "state.db"
     with closing(sqlite3.connect(whole[0])) as source, closing(sqlite3.connect(path)) as older:
         source.backup(older)
-        for table in ("served", "looks"):
+        for table in ("served", "looks", "bands", "unbanded"):
             older.execute(f"DROP TABLE {table}")
+        older.execute("DROP INDEX screenings_by_time")
         older.execute("DROP INDEX cycles_whole")
         older.execute("DROP INDEX placements_by_conversation")
         older.execute("ALTER TABLE placements DROP COLUMN conversation")

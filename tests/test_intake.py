@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from sleepd.buffer.reading.view import View
 from sleepd.policy.selecting.selection import Counts
 from tests.agents import changed, experiences, write_buffer
 from tests.stages import OpenSleeper, Stage
@@ -69,6 +71,26 @@ def test_same_buffer_is_counted_once(stage: Stage) -> None:
         assert (intake.counts.total, intake.buffer.settings.default_salience) == (3, 0.4)
 
     stage.play(scene)
+
+
+def test_two_polls_count_once(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two polls at once, one for a change and one for a request, count the buffer once."""
+    monkeypatch.setattr("sleepd.buffer.reading.open_file.FRESH_NANOSECONDS", 0)  # an array is read anew while it is new
+    counted: list[int] = []
+
+    async def scene(sleeper: OpenSleeper) -> None:
+        intake = sleeper.parts.intake
+        count = intake._tally.count
+
+        def noting(view: View, **more: Any) -> Any:
+            counted.append(len(view.keys))
+            return count(view, **more)
+
+        monkeypatch.setattr(intake._tally, "count", noting)
+        await asyncio.gather(sleeper.refresh(), sleeper.refresh())
+
+    stage.play(scene)
+    assert counted == [12]
 
 
 def test_unnoted_rating_is_an_alarm(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:

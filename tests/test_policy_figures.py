@@ -20,7 +20,8 @@ from sleepd.policy.judging.confidence import gain_interval
 from sleepd.policy.judging.probation import MIN_EXPERIENCES, compare
 from sleepd.policy.judging.promotion import Gates, judge
 from sleepd.policy.selecting import holdout
-from sleepd.policy.selecting.selection import Excluded, HashSet, Known, SelectionRule, count, select
+from sleepd.policy.selecting.selection import Excluded, HashSet, Known, SelectionRule, select
+from sleepd.policy.selecting.tally import count
 from sleepd.policy.timing.triggers import Facts, Policy, decide
 from sleepd.protocol.evidence import Drift, LaterLoss, LossPair, Metric, Probation, RecallQuestion
 from sleepd.protocol.job import Job, Reply

@@ -21,9 +21,11 @@ from sleepd.buffer.reading.open_file import BufferFile
 from sleepd.daemon.quarantine_view import quarantine_list
 from sleepd.errors import ScreeningFailed
 from sleepd.quarantine import keeper, screening_client
-from sleepd.quarantine.near_duplicates import Screened
+from sleepd.quarantine.near_duplicates import Screened, bands_of
+from sleepd.quarantine.screening_client import Earlier
 from sleepd.quarantine.screening_process import Frame
 from tests.agents import experiences, write_buffer
+from tests.in_process import NOTHING_EARLIER
 from tests.stages import OpenSleeper, Stage
 
 HOSTILE = """
@@ -71,7 +73,7 @@ def screen(path: Path, records: list[dict[str, Any]], python: str) -> list[Scree
     wanted = array("Q", [id_hash(one["id"]) for one in records])
 
     async def all_found() -> list[Screened]:
-        pages = screening_client.screened([Part(BufferFile(path), wanted)], lambda: (), python=python)
+        pages = screening_client.screened([Part(BufferFile(path), wanted)], NOTHING_EARLIER, python=python)
         return [one async for page in pages for one in page]
 
     return asyncio.run(all_found())
@@ -177,7 +179,7 @@ def test_reading_gives_signs_of_life(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
     async def all_found() -> list[Screened]:
         pages = screening_client.screened(
-            [Part(BufferFile(path), wanted)], lambda: (), python=interpreter(tmp_path, SLOW_DISK)
+            [Part(BufferFile(path), wanted)], NOTHING_EARLIER, python=interpreter(tmp_path, SLOW_DISK)
         )
         return [one async for page in pages for one in page]
 
@@ -190,13 +192,37 @@ def test_process_that_takes_nothing_is_ended(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr(screening_client, "FRAME_SECONDS", 0.2)
     write_buffer(tmp_path / "buffer.json", experiences(3))
     page = [(number, bytes(128)) for number in range(10_000)]
+    wanted = array("Q", range(screening_client.MOST_ASKING + 1))
 
     async def all_found() -> list[Screened]:
         python = interpreter(tmp_path, "import time; time.sleep(3600)")
         pages = screening_client.screened(
-            [Part(BufferFile(tmp_path / "buffer.json"), array("Q", [1]))], lambda: [page], python=python
+            [Part(BufferFile(tmp_path / "buffer.json"), wanted)], Earlier(lambda: [page], lambda _: []), python=python
         )
         return [one async for found in pages for one in found]
 
     with pytest.raises(ScreeningFailed, match="sent nothing for"):
         asyncio.run(all_found())
+
+
+@pytest.mark.processes
+def test_few_new_ones_ask(tmp_path: Path) -> None:
+    """For one new reply the process asks for those that share a hash, and names the original; it is given no others."""
+    said = "The harbour opens at dawn when the first boats come home with all that the night gave them to carry."
+    records = [{"id": f"e{number}", "prompt": f"And {number}?", "response": said, "salience": 0.9} for number in (1, 2)]
+    original = id_hash(records[0]["id"])
+    asked: list[list[bytes]] = []
+
+    def sharing(bands: list[bytes]) -> list[tuple[int, bytes]]:
+        asked.append(bands)
+        return [(original, first[0].signature)]
+
+    async def all_found(wanted: str, earlier: Earlier) -> list[Screened]:
+        part = Part(BufferFile(tmp_path / "buffer.json"), array("Q", [id_hash(wanted)]))
+        return [one async for page in screening_client.screened([part], earlier) for one in page]
+
+    write_buffer(tmp_path / "buffer.json", records)
+    first = asyncio.run(all_found("e1", NOTHING_EARLIER))
+    second = asyncio.run(all_found("e2", Earlier(lambda: [[(7, b"")]], sharing)))
+    assert [(one.reason, one.original) for one in (*first, *second)] == [("", None), ("near_duplicate", original)]
+    assert asked == [bands_of(first[0].signature)]

@@ -17,7 +17,7 @@ from sleepd.buffer.reading.reader_process import read_digest, read_learnables
 from sleepd.buffer.reading.screening_starts import FROM_THE_BEGINNING, ScreeningStarts, Start
 from sleepd.quarantine import keeper
 from sleepd.quarantine.near_duplicates import Screened
-from sleepd.quarantine.rules import Findings
+from sleepd.quarantine.rules import UNSCREENED, Findings
 from tests.agents import columns, experiences
 from tests.in_process import screened_here
 from tests.stages import OpenSleeper, Stage
@@ -86,7 +86,7 @@ def test_appended_line_is_screened_alone(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def test_same_rows_are_not_asked_again() -> None:
-    """What ``unscreened`` says holds after rows are appended, the oldest are dropped, and a text is another."""
+    """Which are unscreened is told rightly after rows are appended, the oldest are dropped, and a text is another."""
     findings, keys, groups = Findings(), array("Q", range(1, 41)), array("Q", range(101, 141))
 
     def screen(key: int, group: int) -> None:
@@ -94,7 +94,8 @@ def test_same_rows_are_not_asked_again() -> None:
         findings.put(found)
 
     def check(first: int, last: int) -> int:
-        found = findings.unscreened(columns(keys[first:last], groups=groups[first:last]))
+        marks = findings.marks(columns(keys[first:last], groups=groups[first:last]))
+        found = [bool(mark & UNSCREENED) for mark in marks]
         pairs = zip(keys[first:last], groups[first:last], strict=True)
         assert list(found) == [findings.groups.get(key) != group for key, group in pairs]
         return sum(found)

@@ -19,10 +19,10 @@ from sleepd.policy.selecting.selection import (
     Selection,
     SelectionRule,
     Splits,
-    count,
     held_out_keys,
     select,
 )
+from sleepd.policy.selecting.tally import count
 from tests.agents import columns
 
 Groups = st.lists(st.integers(0, 2**64 - 1), max_size=60)

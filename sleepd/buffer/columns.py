@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Collection, Iterator
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import msgspec
 
@@ -18,6 +18,14 @@ else:  # before Python 3.12 arrays have no parameters, which msgspec looks up
     IntArray = FloatArray = FlagArray = array
 MOST_EXPERIENCES: Final = 200_000
 """The newest ones are used: they stand last. 200,000 are 6 megabytes."""
+
+
+class RowSpan(NamedTuple):
+    """Neighbouring rows that stand in two columns."""
+
+    here: int
+    there: int
+    rows: int
 
 
 class BufferColumns(msgspec.Struct, kw_only=True):
@@ -40,17 +48,54 @@ class BufferColumns(msgspec.Struct, kw_only=True):
         """Key, group and salience of each experience."""
         return zip(self.keys, self.groups, self.saliences, strict=True)
 
-    def same_rows(self, before: BufferColumns) -> tuple[int, int]:
-        """Of earlier columns, to which more were appended: where the first row here stands there, and how many rows
-        from there on have the same key and group; none: other columns.
+    def spans_of(self, before: BufferColumns) -> tuple[RowSpan, ...]:
+        """The rows of earlier columns that stand here too, with the same key, group and conversation.
+
+        Found are those before and behind the one place where rows were put in or taken out, also where the oldest were
+        dropped. So nothing must be worked out again for a row that was there before one more was appended.
         """
         if not self.keys or self.keys[0] not in before.keys:
-            return 0, 0
-        first = before.keys.index(self.keys[0])
-        count = min(len(self.keys), len(before.keys) - first)
-        pairs = ((self.keys, before.keys), (self.groups, before.groups))
-        is_same = all(memoryview(new)[:count] == memoryview(old)[first : first + count] for new, old in pairs)
-        return (first, count) if is_same else (0, 0)
+            dropped = head = 0
+        else:
+            dropped = before.keys.index(self.keys[0])
+            head = self._same_from(before, dropped)
+        left = min(len(self.keys) - head, len(before.keys) - dropped - head)
+        tail = self._same_before(before, left)
+        spans = RowSpan(0, dropped, head), RowSpan(len(self.keys) - tail, len(before.keys) - tail, tail)
+        return tuple(span for span in spans if span.rows)
+
+    def _same_from(self, before: BufferColumns, there: int) -> int:
+        """How many rows from the first one on are those of ``before`` from ``there`` on."""
+        same, most = 0, min(len(self.keys), len(before.keys) - there)
+        step = most
+        while step and same < most:
+            step = min(step, most - same)
+            if self._is_same(before, RowSpan(same, there + same, step)):
+                same += step
+            else:
+                step //= 2
+        return same
+
+    def _same_before(self, before: BufferColumns, most: int) -> int:
+        """How many rows before the end, ``most`` at most, are those before the end of ``before``."""
+        same, step = 0, most
+        while step and same < most:
+            step = min(step, most - same)
+            here, there = len(self.keys) - same - step, len(before.keys) - same - step
+            if self._is_same(before, RowSpan(here, there, step)):
+                same += step
+            else:
+                step //= 2
+        return same
+
+    def _is_same(self, before: BufferColumns, span: RowSpan) -> bool:
+        columns = (
+            (self.keys, before.keys),
+            (self.groups, before.groups),
+            (self.conversations, before.conversations),
+        )
+        here, there = slice(span.here, span.here + span.rows), slice(span.there, span.there + span.rows)
+        return all(memoryview(new)[here] == memoryview(old)[there] for new, old in columns)
 
     def keep_newest(self, most: int) -> int:
         """Drop the older ones, in place; returns how many."""

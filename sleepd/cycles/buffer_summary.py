@@ -16,8 +16,9 @@ from sleepd.clock import Clock
 from sleepd.config.buffer_config import BufferConfig
 from sleepd.config.schema import Config
 from sleepd.errors import BufferUnreadable, CheckpointInvalid
-from sleepd.policy.selecting.selection import Counts, count, count_and_list
+from sleepd.policy.selecting.selection import Counts
 from sleepd.policy.selecting.surprise import weighed
+from sleepd.policy.selecting.tally import Tally, count
 from sleepd.quarantine.keeper import QuarantineKeeper
 from sleepd.store.sqlite.ledger import Ledger
 from sleepd.store.sqlite.surprises import Surprises
@@ -46,6 +47,9 @@ class Intake:
         self._weighed = View()
         self._weighed_by: tuple[View, Mapping[int, float]] = (self._weighed, self._surprises)
         self.counts = Counts(total=0, new=0, eligible=0, unlearned=0, held_out=0)
+        self._tally = Tally()
+        self._recounting = asyncio.Lock()
+        """Two polls at once, of a change and of a request, count once."""
         self._waiting = LongestWaiting(self.quarantine.screenings)
         self._counted: tuple[object, ...] = (None, None, None, None)
         self.unreadable: BufferUnreadable | None = None
@@ -111,6 +115,10 @@ class Intake:
 
     async def recount(self) -> None:
         """Count again if the buffer, what is known of it, or the threshold is another."""
+        async with self._recounting:
+            await self._recount()
+
+    async def _recount(self) -> None:
         if self._config.buffer.salience != "given":
             self._surprises = self._measured.known()
         view, known, min_salience = self.view, self._history.known(), self._config.training.min_salience
@@ -119,7 +127,9 @@ class Intake:
             return
         # In a thread: a hundred thousand experiences take a while, and the loop must turn.
         excluded = await self.quarantine.excluded(view, known, min_salience)
-        self.counts, unlearned = await asyncio.to_thread(count_and_list, view, known, min_salience, excluded)
+        self.counts, unlearned = await asyncio.to_thread(
+            self._tally.count, view, known=known, min_salience=min_salience, excluded=excluded
+        )
         await self._waiting.follow(unlearned)
         self._counted = basis
 

@@ -9,12 +9,8 @@ from __future__ import annotations
 import asyncio
 from array import array
 from datetime import datetime
-from typing import Final
 
 from sleepd.quarantine.screening_table import Screenings
-
-_AT_ONCE: Final = 500
-"""Experiences that are asked for before the event loop turns."""
 
 
 class LongestWaiting:
@@ -32,12 +28,17 @@ class LongestWaiting:
     async def follow(self, waiting: array[int]) -> None:
         """Take the keys of all that wait now.
 
-        What comes later was screened later: all are asked for only once the oldest has been learned or has gone.
+        What comes later was screened later: they are looked through, in the order in which they were screened, only
+        once the oldest has been learned or has gone.
         """
         if self._oldest is not None and self._oldest[0] in waiting:
             return
-        found = []
-        for start in range(0, len(waiting), _AT_ONCE):
-            found += self._screenings.earliest(waiting[start : start + _AT_ONCE])
+        oldest: tuple[int, datetime] | None = None
+        for page in self._screenings.oldest_first() if waiting else ():
+            # As a set of the page: one of all that wait would take megabytes.
+            still = frozenset(key for key, _ in page).intersection(waiting)
+            oldest = next((each for each in page if each[0] in still), None)
+            if oldest is not None:
+                break
             await asyncio.sleep(0)
-        self._oldest = min(found, key=lambda each: each[1], default=None)
+        self._oldest = oldest

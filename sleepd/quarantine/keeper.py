@@ -12,9 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import aclosing
 from datetime import datetime
-from functools import partial
 from itertools import compress
-from operator import or_
 from pathlib import Path
 from typing import Final
 
@@ -27,6 +25,7 @@ from sleepd.clock import Clock
 from sleepd.errors import SleepdError
 from sleepd.log import get_logger
 from sleepd.policy.selecting.selection import Excluded, HashSet, Known
+from sleepd.policy.selecting.tally import table_of
 from sleepd.store.sqlite.ledger import Ledger
 from sleepd.store.sqlite.served import KEPT as KEPT_SPANS
 from sleepd.store.sqlite.served import ServedTable
@@ -34,9 +33,9 @@ from sleepd.text.personal_data import Handling
 
 from .near_duplicates import Screened
 from .overrides import Overrides
-from .rules import Cause, Findings, Isolation, KeyMap, Override, OverrideKind, excluded
-from .screening_client import screened
-from .screening_table import KEPT, Screenings
+from .rules import OUTDATED, PERSONAL, UNSCREENED, Cause, Findings, Isolation, Override, OverrideKind, excluded
+from .screening_client import Earlier, screened
+from .screening_table import BEYOND, KEPT, Screenings
 from .served_times import NEVER, ServedTimes, served_times
 
 PATIENCE_SECONDS: Final = 20.0
@@ -46,6 +45,8 @@ FIRST_PAUSE_SECONDS: Final = 60.0
 """After a second failure in a row; it doubles with each further one. After the first it is tried again at once."""
 LONGEST_PAUSE_SECONDS: Final = 3600.0
 
+_TO_SCREEN: Final = table_of(lambda bits: bool(bits & (UNSCREENED | OUTDATED)))
+_PERSONAL: Final = table_of(lambda bits: bool(bits & PERSONAL))
 Warn = Callable[[str, str], None]
 """Called with the name of a warning and its text; an empty text ends the warning."""
 
@@ -161,6 +162,7 @@ class QuarantineKeeper:
         view = buffer.view
         if view is self._screened or self._clock.monotonic() < self._paused_until:
             return False
+        self._screened = None  # an old view takes megabytes
         wanted = await self._unscreened(view)
         parts = buffer.files_with(wanted)
         if not wanted:
@@ -192,19 +194,21 @@ class QuarantineKeeper:
         findings = self._findings
 
         def gather() -> array[int]:
-            is_outdated = HashSet(findings.outdated).test()
-            return array("Q", compress(view.keys, map(or_, findings.unscreened(view), map(is_outdated, view.keys))))
+            return array("Q", compress(view.keys, findings.marks(view).translate(_TO_SCREEN)))
 
         async with self._counting:
             return await asyncio.to_thread(gather)
 
     async def _screen(self, parts: Sequence[Part], settings: ReadSettings, wanted: HashSet, *, kept: int) -> None:
         try:
-            async with aclosing(screened(parts, partial(self._signatures, wanted), settings=settings)) as pages:
+            await self._catch_up()
+            async with aclosing(screened(parts, self._earlier(wanted), settings=settings)) as pages:
                 async for page in pages:
                     await self._take_in(page)
-            if self.screenings.trim(kept):
+            assert self._findings is not None
+            if len(self._findings.groups) > kept * (1 + BEYOND) and self.screenings.trim(kept):
                 self._findings = self._screened = None
+            await self._catch_up()
         except SleepdError as error:
             self._pause()
             self._warn("screening_failed", f"{error.message}; experiences that are not screened are not trained")
@@ -212,13 +216,20 @@ class QuarantineKeeper:
         self._failures = 0
         self._warn("screening_failed", "")
 
-    def _signatures(self, wanted: HashSet) -> Iterator[Sequence[tuple[int, bytes]]]:
-        """Of what was screened; not of what is screened anew, or an earlier one would resemble a later one."""
+    def _earlier(self, wanted: HashSet) -> Earlier:
+        """What was screened; not what is screened anew, or an earlier one would resemble a later one."""
         assert self._findings is not None
-        outdated = self._findings.outdated
-        is_anew = HashSet(key for key in outdated if key in wanted).test()
-        for page in self.screenings.signatures():
-            yield [pair for pair in page if not is_anew(pair[0])]
+        is_anew = HashSet(key for key in self._findings.outdated if key in wanted).test()
+
+        def signatures() -> Iterator[Sequence[tuple[int, bytes]]]:
+            for page in self.screenings.signatures():
+                yield [pair for pair in page if not is_anew(pair[0])]
+
+        return Earlier(signatures, lambda bands: self.screenings.bands.sharing(bands, is_anew))
+
+    async def _catch_up(self) -> None:
+        for _ in iter(self.screenings.bands.catch_up, False):
+            await asyncio.sleep(0)
 
     def _pause(self) -> None:
         """Wait longer after each failure: a process that fails whenever it is started takes a processor for nothing."""
@@ -261,9 +272,9 @@ class QuarantineKeeper:
         self, view: View, known: Known, min_salience: float, isolation: Isolation | None = None
     ) -> Excluded:
         """The same, while the loop waits: for a caller who gave a threshold of his own."""
-        personal = self._findings.personal if self._findings else KeyMap()
         causes = _causes(isolation or self.isolation, view, known, min_salience)
-        return excluded(causes, personal=sum(map(HashSet(personal).test(), view.keys)))
+        marks = self._findings.marks(view) if self._findings else b""
+        return excluded(causes, personal=marks.translate(_PERSONAL).count(1))
 
     # --- overrides ---
 

@@ -16,7 +16,9 @@ import re
 import zlib
 from array import array
 from collections import Counter
+from collections.abc import Callable, Iterable
 from functools import cached_property
+from itertools import repeat
 from typing import Final, Literal
 
 import msgspec
@@ -53,13 +55,13 @@ _ASKS_FOR_QUESTIONS: Final = re.compile(
     r"|\b(?:escribe|dame|haz)\w*\b.{0,40}\bpreguntas\b"
 )
 _NUMBER: Final = re.compile(r"\d+")
-_FIGURE: Final = re.compile(r"(\d+(?:[.,:/-]\d+)*)")
+_FIGURE: Final = re.compile(r"(\d\d*(?:[.,:/-]\d+)*)")  # so, since re looks faster for one character than for a run
 """A number, a date, a time of day or an address is one figure."""
 WORDS_FOR_A_FIGURE: Final = 20
 """Of two long replies one may have one figure more for so many words."""
 MOST_FIGURES: Final = 32
 """Of a reply with more, or as many, each must be the same: it is a table."""
-_NUMBER_BYTES: Final = array("I").itemsize
+HASH_BYTES: Final = array("I").itemsize
 _MASK: Final = 2**32 - 1
 _MIX: Final = 0x9E3779B1
 
@@ -137,9 +139,10 @@ def sketch(experience: Experience) -> bytes:
 
 def _smallest(words: list[str], start: int) -> array[int]:
     width = min(SHINGLE_WORDS, len(words))
-    shingles = map(" ".join, zip(*(words[place:] for place in range(width)), strict=False))
+    encoded = list(map(str.encode, words))
+    shingles = map(b" ".join, zip(*(encoded[place:] for place in range(width)), strict=False))
     # The checksum alone is no hash: neighbouring texts have neighbouring sums (Fibonacci hashing, Knuth vol. 3, 6.4).
-    hashes = {(zlib.crc32(shingle.encode(), start) * _MIX) & _MASK for shingle in shingles}
+    hashes = {(checksum * _MIX) & _MASK for checksum in map(zlib.crc32, shingles, repeat(start))}
     return array("I", sorted(hashes)[:SKETCH])
 
 
@@ -175,9 +178,9 @@ class _Sketch:
         """Figures that one may have more than the other."""
         end = len(signature)
         self._figures = b""
-        if end % _NUMBER_BYTES:
+        if end % HASH_BYTES:
             count, self.most = signature[-2:]
-            end -= 2 + count * _NUMBER_BYTES
+            end -= 2 + count * HASH_BYTES
             self._figures = signature[end:-2]
         self.hashes = array("I", signature[:end])
 
@@ -192,10 +195,25 @@ class _Sketch:
         return frozenset(self.hashes)
 
 
-class Neighbours:
-    """The earlier replies, to find near-duplicates in."""
+def bands_of(signature: bytes) -> list[bytes]:
+    """The hashes by which a sketch is compared, the smallest first, each as its bytes."""
+    numbers = _Sketch(signature).hashes[:COMPARED_BY].tobytes()
+    return [numbers[start : start + HASH_BYTES] for start in range(0, len(numbers), HASH_BYTES)]
 
-    def __init__(self) -> None:
+
+Ask = Callable[[list[bytes]], Iterable[tuple[int, bytes]]]
+"""Given some bands: the earlier replies that share one, by ascending key; see ``bands.Bands.sharing``."""
+
+
+class Neighbours:
+    """The earlier replies, to find near-duplicates in.
+
+    Args:
+        ask: tells those that were not added; None: all were.
+    """
+
+    def __init__(self, ask: Ask | None = None) -> None:
+        self._ask = ask
         self._keys: list[int] = []
         self._signatures: list[bytes] = []
         self._places: dict[int, list[int]] = {}
@@ -211,12 +229,29 @@ class Neighbours:
     def find(self, key: int, signature: bytes) -> tuple[int, float] | None:
         """The key of the most similar one at or above the limit, and how similar it is; None: there is none."""
         sketch = _Sketch(signature)
-        places = {
-            place for number in sketch.hashes[:COMPARED_BY] for place in self._places.get(number, ())[-MOST_COMPARED:]
-        }
-        best: tuple[int, float] | None = None
-        for place in sorted(places):
-            share = _similarity(sketch, _Sketch(self._signatures[place]))
-            if self._keys[place] != key and share >= LIMIT and (best is None or share > best[1]):
-                best = self._keys[place], share
+        compared = sketch.hashes[:COMPARED_BY]
+        best = self._best(key, sketch, self._asked(signature), None) if self._ask is not None else None
+        places = {place for number in compared for place in self._places.get(number, ())[-MOST_COMPARED:]}
+        added = ((self._keys[place], self._signatures[place]) for place in sorted(places))
+        return self._best(key, sketch, added, best)
+
+    @staticmethod
+    def _best(
+        key: int, sketch: _Sketch, others: Iterable[tuple[int, bytes]], best: tuple[int, float] | None
+    ) -> tuple[int, float] | None:
+        for other, its in others:
+            share = _similarity(sketch, _Sketch(its))
+            if share >= LIMIT and other != key and (best is None or share > best[1]):
+                best = other, share
         return best
+
+    def _asked(self, signature: bytes) -> list[tuple[int, bytes]]:
+        """Those that were not added; of each hash as many as there is room for beside the added ones."""
+        assert self._ask is not None
+        earlier = [(key, its, _Sketch(its).hashes[:COMPARED_BY]) for key, its in self._ask(bands_of(signature))]
+        compared = set[int]()
+        for number in _Sketch(signature).hashes[:COMPARED_BY]:
+            room = max(0, MOST_COMPARED - len(self._places.get(number, ())))
+            sharing = [key for key, _, hashes in earlier if number in hashes]
+            compared.update(sharing[max(0, len(sharing) - room) :])
+        return [(key, its) for key, its, _ in earlier if key in compared]

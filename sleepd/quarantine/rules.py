@@ -12,14 +12,14 @@ from array import array
 from bisect import bisect_left
 from collections.abc import Collection, Container, Iterable, Iterator, Mapping
 from datetime import datetime
-from itertools import chain, compress
-from operator import or_
+from itertools import compress
 from typing import Final, Literal
 
 import msgspec
 
 from sleepd.buffer.columns import BufferColumns
 from sleepd.policy.selecting.selection import Excluded, HashSet
+from sleepd.policy.selecting.tally import places_of, table_of
 
 from .near_duplicates import Reason, Screened
 from .served_times import NEVER, ServedTimes
@@ -92,6 +92,17 @@ class KeyMap:
             del self._keys[place], self._values[place]
 
 
+UNSCREENED: Final = 1
+"""A mark of a row: its text was not screened."""
+OUTDATED: Final = 2
+"""Older rules screened it."""
+NOTED: Final = 4
+"""Its text alone speaks against training it, or it is a near-duplicate."""
+PERSONAL: Final = 8
+"""It holds personal data."""
+SAID: Final = 16
+"""Its record names a cycle, or has a time."""
+_UNSCREENED: Final = table_of(lambda bits: bool(bits & UNSCREENED))
 _NOTHING_ASKED: Final = (BufferColumns(), b"")
 
 
@@ -108,14 +119,14 @@ class Findings:
         """Of those that hold personal data: how many."""
         self.outdated = KeyMap()
         """Those that older rules screened."""
-        self._asked = _NOTHING_ASKED
-        """The columns that ``unscreened`` was asked for, and its answer."""
         self.reasons = KeyMap()
         self.originals = KeyMap()
+        self._asked = _NOTHING_ASKED
+        """The columns that ``marks`` was asked for, and its answer."""
 
     def put(self, found: Screened) -> None:
         """Take one in, or the newer finding on it."""
-        if self.groups.get(found.key) not in (None, found.group):
+        if self._asked is not _NOTHING_ASKED and self.groups.get(found.key) is not None:
             self._asked = _NOTHING_ASKED
         self.groups.put(found.key, found.group)
         for numbers, value in (
@@ -131,16 +142,33 @@ class Findings:
             else:
                 numbers.put(found.key, value)
 
-    def unscreened(self, columns: BufferColumns) -> bytes:
-        """1 for each experience whose text was not screened, 0 for the others.
+    def marks(self, columns: BufferColumns) -> bytes:
+        """What is known of each experience, as bits of a byte.
 
-        What was screened when the same rows were asked for before is not asked for again: that takes a while.
+        A row that was screened when the same rows were asked for before is not looked up again: that takes a while.
         """
-        known, marked = self._asked
-        first, count = columns.same_rows(known)
-        marks = bytearray(marked[first : first + count]).ljust(len(columns.keys), b"\1")
-        for place in compress(range(len(marks)), marks):
-            marks[place] = self.groups.get(columns.keys[place]) != columns.groups[place]
+        before, known = self._asked
+        marks = bytearray(b"\1" * len(columns.keys))
+        for here, there, rows in columns.spans_of(before):
+            marks[here : here + rows] = known[there : there + rows]
+        kinds = [
+            (bit, numbers)
+            for bit, numbers in (
+                (OUTDATED, self.outdated),
+                (NOTED, self.reasons),
+                (NOTED, self.originals),
+                (PERSONAL, self.personal),
+                (SAID, self.said_under),
+                (SAID, self.said_at),
+            )
+            if len(numbers)
+        ]
+        for place in places_of(marks.translate(_UNSCREENED)):
+            key = columns.keys[place]
+            bits = UNSCREENED if self.groups.get(key) != columns.groups[place] else 0
+            for bit, numbers in kinds:
+                bits |= bit if numbers.get(key) is not None else 0
+            marks[place] = bits
         self._asked = columns, bytes(marks)
         return self._asked[1]
 
@@ -193,11 +221,14 @@ class Isolation:
         buffer at ``min_salience`` or above; where none is, the first near-duplicate takes its place.
         """
         marks = self._marks(columns)
+        if 1 not in marks:
+            return
         marked = array("Q", compress(columns.keys, marks))
         bare = sum(self._findings.reason(key) == "bare_question" for key in marked)
         is_flood = BARE_QUESTIONS <= bare < len(columns.keys) / 2
         originals = {self._findings.original(key) for key in marked} - {None}
-        present = {key for key, _, salience in columns.rows() if key in originals and salience >= min_salience}
+        rows = compress(columns.rows(), map(originals.__contains__, columns.keys) if originals else ())
+        present = {key for key, _, salience in rows if salience >= min_salience}
         for key, group in zip(marked, compress(columns.groups, marks), strict=True):
             cause = self._own_cause(key, group, is_flood=is_flood)
             original = self._findings.original(key)
@@ -210,13 +241,11 @@ class Isolation:
 
     def _marks(self, columns: BufferColumns) -> bytearray:
         """1 for each experience against which something may speak. Most are 0, and nothing else is asked of them."""
-        found = self._findings
-        said = (found.said_under, found.said_at) if self._rolled_back else ()
-        personal = (found.personal,) if self._excludes_personal else ()
-        marked = HashSet(chain(self._overrides, found.reasons, found.originals, found.outdated, *said, *personal))
-        marks = bytearray(map(or_, found.unscreened(columns), map(marked.test(), columns.keys)))
-        if self._dropped_groups:
-            for place in compress(range(len(marks)), map(self._dropped_groups.__contains__, columns.groups)):
+        speaks = UNSCREENED | OUTDATED | NOTED | (SAID if self._rolled_back else 0)
+        speaks |= PERSONAL if self._excludes_personal else 0
+        marks = bytearray(self._findings.marks(columns).translate(table_of(lambda bits: bool(bits & speaks))))
+        for asked, values in ((self._overrides, columns.keys), (self._dropped_groups, columns.groups)):
+            for place in compress(range(len(marks)), map(asked.__contains__, values) if asked else ()):
                 marks[place] = 1
         return marks
 

@@ -14,7 +14,7 @@ import sys
 from array import array
 from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from itertools import chain
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
 
@@ -27,7 +27,7 @@ from sleepd.errors import ScreeningFailed
 from sleepd.policy.selecting.selection import HashSet
 
 from .near_duplicates import Screened
-from .screening_process import Frame, encode_frame, unscreenable
+from .screening_process import Frame, Terms, encode_frame, unscreenable
 
 FRAME_SECONDS: Final = 300.0
 """Between two frames, and for the process to take in what it is given."""
@@ -41,7 +41,20 @@ BATCH: Final = 200
 """Findings that are passed on together: a second's work for a small machine."""
 MAX_FRAME_BYTES: Final = 2**20
 _TRIES_AGAIN: Final = "see sleepctl logs; the daemon tries again"
-Signatures = Callable[[], Iterable[Sequence[tuple[int, bytes]]]]
+MOST_ASKING: Final = 64
+"""For so few new ones the process asks for the earlier ones that they may resemble, and is not given all of them. It is
+less than ``BATCH``: what the process finds is recorded once it asks no more."""
+
+
+class Earlier(NamedTuple):
+    """What was screened before."""
+
+    signatures: Callable[[], Iterable[Sequence[tuple[int, bytes]]]]
+    """Of all, a page at a time, by ascending key; asked for again where a process is replaced."""
+    sharing: Callable[[list[bytes]], list[tuple[int, bytes]]]
+    """Of those that share one of these bands; see ``bands.Bands``."""
+
+
 _decoder = msgspec.msgpack.Decoder(Frame)
 
 
@@ -65,7 +78,7 @@ class _Ended(Exception):
 
 async def screened(
     parts: Sequence[Part],
-    signatures: Signatures,
+    earlier: Earlier,
     *,
     settings: ReadSettings = READ_BY_DEFAULT,
     python: str = sys.executable,
@@ -74,7 +87,7 @@ async def screened(
 
     Args:
         parts: the files of the buffer, with what is wanted of each.
-        signatures: of what was screened before, a page at a time; asked for again where a process is replaced.
+        earlier: what was screened before.
         settings: how the buffer is read.
         python: the interpreter of the process.
 
@@ -85,12 +98,12 @@ async def screened(
     for start in range(0, len(parts), AT_ONCE):
         some = parts[start : start + AT_ONCE]
         wanted = array("Q", chain.from_iterable(part.keys for part in some))
-        async for batch in _screened_in(some, wanted, signatures, settings, python):
+        async for batch in _screened_in(some, wanted, earlier, settings, python):
             yield batch
 
 
 async def _screened_in(
-    parts: Sequence[Part], wanted: IntArray, signatures: Signatures, settings: ReadSettings, python: str
+    parts: Sequence[Part], wanted: IntArray, earlier: Earlier, settings: ReadSettings, python: str
 ) -> AsyncGenerator[list[Screened], None]:
     """What is found in some files. Arrays, as there may be hundreds of thousands: a set takes ten times as much."""
     suspect: int | None = None
@@ -99,7 +112,7 @@ async def _screened_in(
         batch, done = list[Screened](), array("Q")
         try:
             async with contextlib.aclosing(
-                _one_process(parts, ReadRequest(settings=settings, wanted=wanted.tobytes()), signatures, python)
+                _one_process(parts, ReadRequest(settings=settings, wanted=wanted.tobytes()), earlier, python)
             ) as each_found:
                 async for found in each_found:
                     batch.append(found)
@@ -123,7 +136,7 @@ async def _screened_in(
 
 
 async def _one_process(
-    parts: Sequence[Part], request: ReadRequest, signatures: Signatures, python: str
+    parts: Sequence[Part], request: ReadRequest, earlier: Earlier, python: str
 ) -> AsyncGenerator[Screened, None]:
     """What one process finds.
 
@@ -138,8 +151,13 @@ async def _one_process(
     complaint = asyncio.ensure_future(process.stderr.read())
     begun: Screened | None = None
     try:
-        await _ask(process, request, [start for _, start in opened], signatures())
+        terms = Terms([start for _, start in opened], asks=is_asking(request))
+        await _give(process, (request, terms))
+        await _give(process, () if terms.asks else earlier.signatures(), is_all=not terms.asks)
         while (frame := await _next_frame(process)) != Frame():
+            if frame.asks:
+                await _give(process, [earlier.sharing(frame.asks)])
+                continue
             begun = frame.begun
             if frame.found is not None:
                 yield frame.found
@@ -193,19 +211,19 @@ async def _opened(parts: Sequence[Part]) -> list[tuple[int, Start]]:
     return opened
 
 
-async def _ask(
-    process: asyncio.subprocess.Process,
-    request: ReadRequest,
-    starts: Sequence[Start],
-    signatures: Iterable[Sequence[tuple[int, bytes]]],
-) -> None:
+def is_asking(request: ReadRequest) -> bool:
+    """Whether the process asks for the earlier ones."""
+    return len(request.wanted or b"") <= MOST_ASKING * array("Q").itemsize
+
+
+async def _give(process: asyncio.subprocess.Process, messages: Iterable[object], *, is_all: bool = False) -> None:
     assert process.stdin is not None
-    process.stdin.write(encode_frame(request) + encode_frame(starts))
-    for page in signatures:
-        process.stdin.write(encode_frame(page))
+    for message in messages:
+        process.stdin.write(encode_frame(message))
         async with asyncio.timeout(FRAME_SECONDS):
             await process.stdin.drain()
-    process.stdin.close()
+    if is_all:
+        process.stdin.close()
 
 
 async def _next_frame(process: asyncio.subprocess.Process) -> Frame:

@@ -1,11 +1,11 @@
 """The short-lived process that screens experiences: it has the texts and the library for secrets, the daemon neither.
 
 Its command is ``python -m sleepd.quarantine.screening_process SECONDS FD …``. The buffer is the inherited descriptors.
-Standard input is a sequence of frames: a :class:`ReadRequest` with the wanted keys, a list of where each file is read
-from on (:class:`Start`), then pages of keys and signatures of earlier experiences. Standard output is a sequence of
-frames, each a :class:`Frame`; an empty one is the end. While it reads, there is one every ten seconds as a heartbeat. A
-frame is its length in four bytes, the largest first, and MessagePack. A buffer that is half-written ends early: what is
-missing is asked for again.
+Standard input is a sequence of frames: a :class:`ReadRequest` with the wanted keys, :class:`Terms`, then pages of keys
+and signatures of earlier experiences: all of them, or, where the terms say so, one page for each question. Standard
+output is a sequence of frames, each a :class:`Frame`; an empty one is the end. While it reads, there is one every ten
+seconds as a heartbeat. A frame is its length in four bytes, the largest first, and MessagePack. A buffer that is
+half-written ends early: what is missing is asked for again.
 
 The kernel ends the process where one experience takes more than SECONDS of processor time, whatever code it is in. The
 last frame then names it, and the daemon starts another process for the rest.
@@ -38,7 +38,16 @@ from sleepd.protocol.chat_example import Message
 from sleepd.text.personal_data import find_personal
 from sleepd.text.secret_scan import SecretFinder
 
-from .near_duplicates import MAX_CHARACTERS, Neighbours, Screened, TextFinding, find_repeated, is_bare_question, sketch
+from .near_duplicates import (
+    MAX_CHARACTERS,
+    Ask,
+    Neighbours,
+    Screened,
+    TextFinding,
+    find_repeated,
+    is_bare_question,
+    sketch,
+)
 
 NICENESS: Final = 10
 BEAT_SECONDS: Final = 10.0
@@ -53,8 +62,19 @@ class Frame(msgspec.Struct, frozen=True, omit_defaults=True):
     """What is screened from now on, with nothing found yet."""
     found: Screened | None = None
     """What came of it."""
+    asks: list[bytes] = []
+    """Bands; the answer is a page with the earlier experiences that share one of them."""
     reads: bool = False
     """A piece of the buffer was read, or of what is known of it; a large one may lie on a slow disk."""
+
+
+class Terms(msgspec.Struct, frozen=True):
+    """How it is worked."""
+
+    starts: list[Start]
+    """Where each file is read from on."""
+    asks: bool
+    """Earlier experiences are asked for, a few at a time, for there are few new ones; else all are given."""
 
 
 _Piece = TypeVar("_Piece")
@@ -97,12 +117,20 @@ class _Searched(Generic[_Found]):
 
 
 class Screener:
-    """Screens one experience after the other, each against those before it."""
+    """Screens one experience after the other, each against those before it.
 
-    def __init__(self, secrets: SecretFinder, earlier: Iterable[tuple[int, bytes]]) -> None:
+    Args:
+        secrets: what finds secrets.
+        earlier: key and signature of all that was screened before.
+        ask: tells these instead; see ``Neighbours``.
+    """
+
+    def __init__(
+        self, secrets: SecretFinder, earlier: Iterable[tuple[int, bytes]] = (), *, ask: Ask | None = None
+    ) -> None:
         self._secrets = _Searched(secrets.find)
         self._personal = _Searched(find_personal)
-        self._neighbours = Neighbours()
+        self._neighbours = Neighbours(ask)
         for key, signature in earlier:
             self._neighbours.add(key, signature)
 
@@ -276,12 +304,11 @@ def main() -> None:
     os.nice(NICENESS)
     frames = _frames(sys.stdin.buffer)
     request = msgspec.msgpack.decode(next(frames), type=ReadRequest)
-    starts = msgspec.msgpack.decode(next(frames), type=list[Start])
-    pages = msgspec.msgpack.Decoder(list[tuple[int, bytes]])
+    terms = msgspec.msgpack.decode(next(frames), type=Terms)
     beat = _Beat()
-    screener = Screener(SecretFinder(), (pair for frame in beat.at_each(frames) for pair in pages.decode(frame)))
+    screener = _screener(frames, beat, asks=terms.asks)
     left = set(array("Q", request.wanted or b""))
-    for descriptor, start in zip(descriptors, starts, strict=True):
+    for descriptor, start in zip(descriptors, terms.starts, strict=True):
         with open(descriptor, "rb") as whole:
             file = _BeatingFile(whole, os.fstat(descriptor).st_size, beat)
             try:
@@ -292,6 +319,18 @@ def main() -> None:
             except HalfWritten:
                 pass  # what was found until there was read whole
     _send(Frame())
+
+
+def _screener(frames: Iterator[bytes], beat: _Beat, *, asks: bool) -> Screener:
+    pages = msgspec.msgpack.Decoder(list[tuple[int, bytes]])
+    if not asks:
+        return Screener(SecretFinder(), (pair for frame in beat.at_each(frames) for pair in pages.decode(frame)))
+
+    def ask(bands: list[bytes]) -> list[tuple[int, bytes]]:
+        _send(Frame(asks=bands))
+        return pages.decode(next(frames))
+
+    return Screener(SecretFinder(), ask=ask)
 
 
 def _send(frame: Frame, *, at_once: bool = True) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import Any, Final
 
@@ -11,12 +11,16 @@ import msgspec
 from sleepd.buffer.experience import Experience, group_of, id_hash
 from sleepd.store.sqlite.database import Database, signed, unsigned
 
+from .bands import RENEW, Bands
 from .near_duplicates import RULES, Reason, Screened
 
 PAGE: Final = 1000
 """Rows read at once, so that the event loop turns between two pages."""
+LARGEST_PAGE: Final = 16 * PAGE
 KEPT: Final = 20_000
 """So many rows stay beside those of the buffer, the newest. What fell out is screened anew where it is met again."""
+BEYOND: Final = 1 / 8
+"""So much more than these may stand there, for each removal reads all of them."""
 _SHOWN: Final[frozenset[Reason]] = frozenset({"", "loop", "questions", "near_duplicate", "bare_question"})
 """The findings after which a text was screened as a whole and no secret was in it."""
 _COLUMNS: Final = "key, grp, id, said_under, said_at, reason, detail, original, rules, personal"
@@ -29,6 +33,7 @@ class Screenings:
 
     def __init__(self, database: Database) -> None:
         self._db = database
+        self.bands = Bands(database)
 
     def pages(self) -> Iterator[list[Screened]]:
         """All rows by ascending key, without their signatures, a page at a time."""
@@ -73,12 +78,13 @@ class Screenings:
         row = self._db.execute("SELECT at FROM screenings WHERE key=?", (signed(key),)).fetchone()
         return datetime.fromisoformat(row[0]) if row else None
 
-    def earliest(self, keys: Collection[int]) -> list[tuple[int, datetime]]:
-        """Of these (at most a thousand) the one that was screened first, and when; empty: none was."""
-        places = ",".join("?" * len(keys))
-        query = f"SELECT key, at FROM screenings WHERE key IN ({places}) ORDER BY at LIMIT 1"  # noqa: S608
-        rows = self._db.execute(query, tuple(map(signed, keys)))
-        return [(unsigned(key), datetime.fromisoformat(at)) for key, at in rows]
+    def oldest_first(self) -> Iterator[list[tuple[int, datetime]]]:
+        """Key and time of all that was screened, the first ones first; each page is larger than the one before."""
+        query = "SELECT key, at FROM screenings WHERE (at, key) > (?, ?) ORDER BY at, key LIMIT ?"
+        size, last = PAGE, ("", 0)
+        while page := self._db.execute(query, (*last, size)):
+            yield [(unsigned(key), datetime.fromisoformat(at)) for key, at in page]
+            size, last = min(2 * size, LARGEST_PAGE), (page[-1][1], page[-1][0])
 
     def record(self, found: Sequence[Screened], *, at: datetime) -> None:
         """Keep what was found; an experience whose text changed is replaced."""
@@ -103,6 +109,7 @@ class Screenings:
                     for each in found
                 ),
             )
+            self.bands.add([(each.key, each.signature) for each in found if each.signature])
 
     def rolled_back(self) -> frozenset[int]:
         """The cycles whose adapter is rolled back now."""
@@ -120,6 +127,8 @@ class Screenings:
             with self._db.transaction():
                 oldest = "SELECT key FROM screenings ORDER BY at LIMIT ?"
                 self._db.execute(f"DELETE FROM screenings WHERE key IN ({oldest})", (beyond,))  # noqa: S608
+                for statement in RENEW:
+                    self._db.execute(statement)
         return beyond > 0
 
 

@@ -34,6 +34,7 @@ from sleepd.quarantine.screening_process import Screener
 from sleepd.text.secret_scan import SecretFinder
 from tests.bench.bench_daemon import padded
 from tests.corpus import FORMS, LABELS, excluded, precision_and_recall, screened_corpus, texts_of
+from tests.in_process import NOTHING_EARLIER
 
 
 def report_corpus() -> None:
@@ -134,7 +135,7 @@ def report_speed(count: int) -> None:
         part = Part(BufferFile(path), array("Q", [id_hash(record["id"]) for record in records]))
 
         async def all_found() -> int:
-            return sum([len(page) async for page in screened([part], lambda: ())])
+            return sum([len(page) async for page in screened([part], NOTHING_EARLIER)])
 
         found = asyncio.run(all_found())
     used = resource.getrusage(resource.RUSAGE_CHILDREN)

@@ -118,12 +118,15 @@ class ExperienceBuffer:
         """
         parts, place = list[Part](), 0
         for source in self._files.values():
-            here, first = array("Q"), None
-            for number, key in enumerate(source.view.keys if place < len(wanted) else ()):
-                if place < len(wanted) and key == wanted[place]:
-                    here.append(key)
-                    first = number if first is None else first
-                    place += 1
+            here, first, number = array("Q"), None, 0
+            while place < len(wanted):
+                try:
+                    number = source.view.keys.index(wanted[place], number)
+                except ValueError:
+                    break
+                here.append(wanted[place])
+                first = number if first is None else first
+                place += 1
             start = source.screening_start(first)
             if here and not source.view.is_settling and not source.view.problem:
                 parts.append(Part(source.file, here, start))

@@ -17,7 +17,7 @@ short replies at most five are held out (``facts``).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from hashlib import blake2b
 from itertools import groupby
 from typing import Final
@@ -85,9 +85,15 @@ def released(held_out: Sequence[int], recorded: Mapping[int, bool]) -> set[int]:
         held_out: the group of each held-out experience, oldest first; a group is as young as its newest experience.
         recorded: what earlier cycles recorded: group -> is held out.
     """
-    youngest = dict[int, None]()  # and no list of all groups: there may be tens of thousands
-    for group in reversed(held_out):
-        if len(youngest) == YOUNGER:
+    recent = youngest(reversed(held_out))
+    return {group for group in held_out if group not in recent and recorded.get(group, False)}
+
+
+def youngest(newest_first: Iterable[int]) -> set[int]:
+    """The groups that are held out still, of those of all held-out experiences."""
+    found = set[int]()  # and no list of all groups: there may be tens of thousands
+    for group in newest_first:
+        if len(found) == YOUNGER:
             break
-        youngest[group] = None
-    return {group for group in held_out if group not in youngest and recorded.get(group, False)}
+        found.add(group)
+    return found

@@ -7,7 +7,6 @@ that a hundred thousand fit in little.
 
 from __future__ import annotations
 
-import math
 import random
 from array import array
 from bisect import bisect_left
@@ -214,39 +213,6 @@ def _divide(columns: BufferColumns, known: Known, min_salience: float, excluded:
         else:
             divided.unlearned.append(i)
     return divided
-
-
-def count(
-    columns: BufferColumns, *, known: Known, min_salience: float, excluded: Excluded = NOTHING_EXCLUDED
-) -> Counts:
-    """The figures that a decision rests on."""
-    return count_and_list(columns, known, min_salience, excluded)[0]
-
-
-def count_and_list(
-    columns: BufferColumns, known: Known, min_salience: float, excluded: Excluded
-) -> tuple[Counts, array[int]]:
-    """The same, with the keys of the unlearned ones."""
-    divided = _divide(columns, known, min_salience, excluded)
-    is_seen, is_excluded = known.seen.test(), excluded.keys.test()
-    new = array("L", (place for place, key in enumerate(columns.keys) if not is_seen(key)))
-    usable = (place for place in new if not is_excluded(columns.keys[place]))
-    weighed = array("L", (place for place in usable if columns.saliences[place] >= 0))  # below: a person rated it down
-    saliences = array("d", (columns.saliences[place] for place in weighed))
-    counts = Counts(
-        total=len(columns.keys),
-        new=len(new),
-        eligible=sum(map(len, divided)),
-        unlearned=len(divided.unlearned),
-        held_out=len(divided.held_out),
-        quarantined=len(excluded.keys) - excluded.unscreened,
-        unscreened=excluded.unscreened,
-        personal=excluded.personal,
-        new_salience=math.fsum(saliences) / len(saliences) if saliences else None,
-        most_salient_new=max(saliences, default=0.0),
-        marked_new=sum(columns.marked[place] for place in weighed),
-    )
-    return counts, array("Q", (columns.keys[i] for i in divided.unlearned))
 
 
 def select(

@@ -59,6 +59,14 @@ CREATE TABLE served(
 """
 """What an engine was proved to run, from when to when; a cycle of NULL is the base."""
 
+_BANDS = """
+CREATE TABLE bands(hash BLOB NOT NULL, key INTEGER NOT NULL, PRIMARY KEY(hash, key)) WITHOUT ROWID;
+CREATE TABLE unbanded(key INTEGER NOT NULL);
+INSERT INTO unbanded SELECT key FROM screenings WHERE length(signature) > 0;
+CREATE INDEX screenings_by_time ON screenings(at);
+"""
+"""See ``quarantine.bands``."""
+
 _SCHEMA = f"""
 CREATE TABLE cycles(
     cycle INTEGER PRIMARY KEY, state TEXT NOT NULL, started_at TEXT NOT NULL, ended_at TEXT, parent INTEGER,
@@ -76,7 +84,7 @@ CREATE INDEX cycles_by_state ON cycles(state, cycle);
 {_WHOLE}
 CREATE TABLE decisions(at TEXT NOT NULL, decision BLOB NOT NULL, facts BLOB NOT NULL);
 CREATE TABLE notes(name TEXT PRIMARY KEY, value BLOB NOT NULL);
-{_SCREENINGS}{_RULES}{_SERVED}{_LOOKS}{_SAID_AT}"""
+{_SCREENINGS}{_RULES}{_SERVED}{_LOOKS}{_SAID_AT}{_BANDS}"""
 
 MIGRATIONS = {
     1: "CREATE INDEX cycles_by_state ON cycles(state, cycle);",
@@ -88,7 +96,7 @@ MIGRATIONS = {
     5: _SERVED,
     6: _LOOKS,
     7: _SAID_AT,
-    8: _RIVAL,
+    8: _RIVAL + _BANDS,
 }
 """From each version to the next."""
 _TABLES = ("cycles", "placements", "decisions", "notes")

@@ -213,6 +213,12 @@ def test_many_files_are_measured() -> None:
     assert len(re.findall(r"(?m)^(?:sessions|one file): .* to decision \d+ ms", said)) == 2
 
 
+def test_turn_beside_screened_is_measured() -> None:
+    """It gives the same beside turns that stand in the ledger as screened, of which none is screened again."""
+    said = run("bench/bench_scale.py", "--files", 0, "--turns", 200, "--as-screened")
+    assert len(re.findall(r"(?m)^one file: .* to decision \d+ ms", said)) == 1
+
+
 def test_quarantine_is_counted(buffer: Path) -> None:
     """The bench of the quarantine counts what is found in both corpora and in a buffer."""
     assert "found, false alarms on" in run("bench/bench_quarantine.py", buffer)

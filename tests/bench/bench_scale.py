@@ -1,10 +1,13 @@
 """What many session files, and one file of very many turns, cost the daemon: memory, a poll, one more turn.
 
     python tests/bench/bench_scale.py [--files 1000] [--turns-a-file 125] [--megabytes 1000] [--turns 1000000]
+        [--as-screened]
 
 Every figure is of a real daemon process. A poll is what a request that reads the buffer anew costs the daemon. One more
 turn is timed from its line to the answer of such a request: it was read, screened and counted, and decided on. Beside
-the time stands the processor time of the daemon and its processes, which other programs disturb less. Medians.
+the time stands the processor time of the daemon and its processes, which other programs disturb less. Medians. With
+``--as-screened`` the turns of the one file stand in the ledger as screened, with their sketches, before the daemon
+starts: it is then measured beside them without the minutes that their screening takes.
 """
 
 from __future__ import annotations
@@ -15,21 +18,31 @@ import statistics
 import sys
 import tempfile
 import time
+from collections import deque
 from collections.abc import Callable
+from contextlib import closing
+from datetime import UTC, datetime
 from pathlib import Path
 
 import psutil
 
 sys.path.append(str(Path(__file__).parents[2]))
 
+from sleepd.buffer.columns import MOST_EXPERIENCES
+from sleepd.buffer.experience import Experience, group_of, id_hash, parse
 from sleepd.protocol.control import Check, GetStatus
 from sleepd.protocol.decision_view import DecisionView
 from sleepd.protocol.status import Status
+from sleepd.quarantine.near_duplicates import Screened, sketch
+from sleepd.quarantine.screening_table import Screenings
+from sleepd.store.sqlite.ledger import Ledger
 from tests.agents import changed, config_for
 from tests.bench.bench_daemon import words
 from tests.processes import DaemonProcess
 
 REPEATS = 7
+AT_ONCE = 10_000
+"""Rows of the ledger that are written together."""
 AS_INSTALLED = "import sys; sys.modules['rich'] = None"
 """structlog loads rich where there is one: four megabytes. The environment of the service has none."""
 
@@ -50,6 +63,31 @@ def write_turns(path: Path, count: int) -> None:
     with path.open("w", encoding="utf-8") as file:
         for number in range(count):
             file.write(json.dumps({"prompt": f"Case {number}?", "response": f"Rule {number}: {number * 7919}"}) + "\n")
+
+
+def record_as_screened(path: Path, state: Path) -> None:
+    """Note that nothing is wrong with the newest turns of a file, as their screening would."""
+    at, page = datetime.now(UTC), list[Screened]()
+    with closing(Ledger(state / "state.db")) as ledger, path.open(encoding="utf-8") as lines:
+        screenings = Screenings(ledger.database)
+        for line in deque(lines, MOST_EXPERIENCES):
+            one = parse(json.loads(line))
+            assert isinstance(one, Experience)
+            page.append(
+                Screened(
+                    key=id_hash(one.id),
+                    group=group_of(one),
+                    id=one.id,
+                    said_under=None,
+                    reason="",
+                    detail="",
+                    signature=sketch(one),
+                )
+            )
+            if len(page) == AT_ONCE:
+                screenings.record(page, at=at)
+                page = []
+        screenings.record(page, at=at)
 
 
 def measure(name: str, directory: Path, path: str, grown: Path, wait: Callable[[Status], bool]) -> None:
@@ -102,11 +140,20 @@ def peak_mib(pid: int) -> float:
 def main() -> None:
     """Print a line a figure."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--files", type=int, default=1000)
+    parser.add_argument("--files", type=int, default=1000, help="0: leave them out")
     parser.add_argument("--turns-a-file", type=int, default=125)
     parser.add_argument("--megabytes", type=int, default=1000)
     parser.add_argument("--turns", type=int, default=1_000_000, help="of the one file; 0: leave it out")
+    parser.add_argument("--as-screened", action="store_true", help="those of the one file stand in the ledger already")
     options = parser.parse_args()
+    if options.files:
+        measure_sessions(options)
+    if options.turns:
+        measure_turns(options)
+
+
+def measure_sessions(options: argparse.Namespace) -> None:
+    """Many files of conversations."""
     with tempfile.TemporaryDirectory() as name:
         directory, sessions = Path(name), Path(name, "sessions")
         sessions.mkdir()
@@ -115,7 +162,7 @@ def main() -> None:
             (sessions / f"{number:05}.jsonl").write_text(session(number, options.turns_a_file, size), encoding="utf-8")
         megabytes = sum(path.stat().st_size for path in sessions.iterdir()) / 10**6
         print(f"sessions: {options.files} files, {megabytes:.0f} MB, {options.files * options.turns_a_file} turns")
-        wanted = min(options.files * options.turns_a_file, 200_000)
+        wanted = min(options.files * options.turns_a_file, MOST_EXPERIENCES)
         measure(
             "sessions",
             directory,
@@ -123,13 +170,18 @@ def main() -> None:
             sessions / "00000.jsonl",
             lambda status: status.buffer.total >= wanted,
         )
-    if not options.turns:
-        return
+
+
+def measure_turns(options: argparse.Namespace) -> None:
+    """One file of the short form."""
     with tempfile.TemporaryDirectory() as name:
         directory = Path(name)
         write_turns(directory / "turns.jsonl", options.turns)
         print(f"one file: {options.turns} turns, {(directory / 'turns.jsonl').stat().st_size / 10**6:.0f} MB")
-        wanted = min(options.turns, 200_000)
+        wanted = min(options.turns, MOST_EXPERIENCES)
+        if options.as_screened:
+            config_for(directory)
+            record_as_screened(directory / "turns.jsonl", directory / "state")
         measure(
             "one file",
             directory,

@@ -108,6 +108,16 @@ class TrainingConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
             "removed them from its buffer; 0: none are kept.",
         ),
     ] = 500
+    replay_tokens: Annotated[
+        int,
+        Meta(
+            ge=1_000,
+            le=1_000_000_000,
+            description="Most tokens of learned experiences that a cycle trains again, each counted once, at about "
+            "four characters a token. Of more, those that were lost, the newest and the most salient are trained, and "
+            "the rest may be forgotten. A cycle trains at least four fifths as many experiences as the one in use.",
+        ),
+    ] = 7_000
     seed: Annotated[
         int, Meta(ge=0, le=2**31, description="Random seed, for shuffling and for the adapter's first weights.")
     ] = 0

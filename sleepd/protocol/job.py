@@ -92,6 +92,8 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     """In how many experiences personal data were masked, and which kinds, in words; empty: in none."""
     superseded: str = ""
     """Which learned replies are not replayed because newer ones contradict them, in words; empty: none."""
+    unreplayed: str = ""
+    """How many learned experiences the replay budget has no room for, in words; empty: none."""
     measures_surprise: bool = False
     """Whether the base's loss is measured on what is trained for the first time, too."""
     thoughts: Literal["as_written", "drop"] = "as_written"

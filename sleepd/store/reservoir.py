@@ -1,8 +1,8 @@
 """What a lineage has learned, as texts: so that it can be rehearsed after the agent has cleared its buffer.
 
 ``reservoir.jsonl`` stands in every promoted checkpoint: the parent's with what this cycle trained, at most so many. Of
-more, those with the smallest rank of their key stay, which makes it a uniform sample of all that was ever trained
-(bottom-k sampling, Cohen and Kaplan 2007) without any state beside it.
+more, those of the smallest draw stay (``policy.selecting.replay_budget``), which makes it a sample of all that was ever
+trained, weighted by salience (bottom-k sampling, Cohen and Kaplan 2007), without any state beside it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import msgspec
 from sleepd.buffer.experience import Experience, id_hash
 from sleepd.errors import DECODE_ERRORS, CheckpointInvalid
 from sleepd.files import read_document
-from sleepd.policy.selecting.holdout import rank
+from sleepd.policy.selecting.replay_budget import draw
 from sleepd.protocol.checkpoint.checkpoint_files import RESERVOIR_FILE
 from sleepd.protocol.job import Job, decode_examples
 
@@ -58,9 +58,9 @@ def next_reservoir(job: Job, staging: Path) -> dict[str, bytes]:
 
 
 def renewed(experiences: Iterable[Experience], *, most: int) -> list[Experience]:
-    """Those that stay, each key once, in the order of their ranks; of two with one key the later one."""
+    """Those that stay, each key once, in the order of their draws; of two with one key the later one."""
     by_key = {id_hash(one.id): one for one in experiences}
-    return [by_key[key] for key in sorted(by_key, key=lambda key: (rank(key), key))[:most]]
+    return [by_key[key] for key in sorted(by_key, key=lambda key: (draw(key, by_key[key].salience), key))[:most]]
 
 
 def encode_reservoir(experiences: Iterable[Experience]) -> bytes:

@@ -197,6 +197,8 @@ class _Cycle:
             self._channel.notice("personal_data_masked", self._job.masked)
         if self._job.superseded:
             self._channel.notice("replies_superseded", self._job.superseded)
+        if self._job.unreplayed:
+            self._channel.notice("replay_limited", self._job.unreplayed)
 
     # Going on after a break
 

@@ -46,7 +46,7 @@ from sleepd.worker.training.batches import Batches, TrainingSet
 from sleepd.worker.training.best_weights import BestWeights
 from sleepd.worker.training.early_stopping import EarlyStopping, ValidationCheck, divide_holdout, report_what_was_kept
 from sleepd.worker.training.heartbeat import TrainingHeartbeat
-from sleepd.worker.training.schedule import epoch_ends
+from sleepd.worker.training.schedule import epoch_ends, epoch_order, step_size
 from sleepd.worker.training.thinned_prompts import thinned
 from sleepd.worker.training.train import Trainer
 from tests.bench.replay import Night
@@ -148,6 +148,26 @@ class Bench:
         wall, cpu = time.monotonic() - started, time.process_time() - used
         report_what_was_kept(done.checks, done.scaled_down, budget, channel)
         return Cost(wall, cpu, done.tokens, done.steps, done.kept_step, channel.notices, done.checks)
+
+    def counted(self, night: Night, strategy: Strategy, seed: int) -> tuple[int, int]:
+        """Optimizer steps and tokens of the training that ``sleep`` would do, where nothing ends it early."""
+        encoded = self._encode(night.to_train)
+        ends = epoch_ends(strategy, encoded, seed)
+        with self.as_base():
+            general = self._answered(chosen_prompts(strategy, seed, ends[-1]).regularise, REGULARISE)
+        prompts = thinned(self._chat, night.to_train, encoded, strategy, lambda: None)
+        limits = MemoryLimits(strategy.micro_batch_tokens, strategy.max_tokens, SilentChannel())
+        batches = Batches(
+            TrainingSet(encoded, lambda _longest: encoded, general, {}, prompts), limits, strategy, packed=True
+        )
+        batches.encode()
+        size, steps, tokens = step_size(strategy, encoded), 0, 0
+        for epoch in range(len(ends)):
+            order = epoch_order(strategy, encoded, seed, epoch)
+            for at in range(0, len(order), size):
+                tokens += sum(row.tokens for row in batches.rows(order[at : at + size], steps))
+                steps += 1
+        return steps, tokens
 
     def _train_as_before(self, night: Night, strategy: Strategy, seed: int) -> Cost:
         """As the older trainer: one experience at a time, loss times salience over every token."""

@@ -13,6 +13,7 @@ import msgspec
 
 from sleepd.buffer.columns import BufferColumns
 from sleepd.buffer.experience import Experience, content_hash, content_hash_of, id_hash, parse, prompt_hash
+from sleepd.policy.selecting.replay_budget import ReplayBudget, beyond_budget
 from sleepd.policy.selecting.selection import FREQUENT_FROM, HashSet, Known, SelectionRule, sampling_shares, select
 from sleepd.policy.selecting.superseded import corrected, divided, superseded
 from sleepd.protocol.job import Role, TrainingExample
@@ -58,12 +59,13 @@ class Night:
         return [one for one in self.examples if one.role == "holdout"]
 
 
-def read_buffer(path: Path) -> list[Experience]:
-    """The eligible experiences of a buffer (a JSON array), oldest first."""
-    records = json.loads(path.read_bytes())
+def read_buffers(paths: Sequence[Path]) -> list[Experience]:
+    """The eligible experiences of buffers (JSON arrays), oldest first."""
+    records = [record for path in paths for record in json.loads(path.read_bytes())]
     records.sort(key=lambda record: str(record.get("timestamp", "")))
     parsed = [parse(record) for record in records]
-    return [one for one in parsed if isinstance(one, Experience) and one.salience >= MIN_SALIENCE]
+    eligible = [one for one in parsed if isinstance(one, Experience) and one.salience >= MIN_SALIENCE]
+    return list({one.id: one for one in eligible}.values())
 
 
 def sessions_of(experiences: Sequence[Experience], size: int = SESSION) -> list[list[Experience]]:
@@ -72,10 +74,16 @@ def sessions_of(experiences: Sequence[Experience], size: int = SESSION) -> list[
 
 
 def nights(
-    sessions: Sequence[Sequence[Experience]], strategy: Strategy, seed: int, *, holds_out: bool = True
+    sessions: Sequence[Sequence[Experience]],
+    strategy: Strategy,
+    seed: int,
+    *,
+    replay_tokens: int,
+    holds_out: bool = True,
 ) -> Iterator[Night]:
     """Each night after which another day follows, as the daemon would line it up; every night is promoted."""
     arrived: list[Experience] = []
+    trained_before = 0
     learned: set[int] = set()
     splits: dict[int, bool] = {}
     seen: set[int] = set()
@@ -100,6 +108,11 @@ def nights(
         role_of |= dict.fromkeys(chosen.holdout, "holdout")
         taken = [(one, role_of[key]) for key, one in zip(columns.keys, arrived, strict=True) if key in role_of]
         taken = _without_outdated(taken, known if holds_out else None)
+        if strategy.lineage == "retrain":
+            budget = ReplayBudget(tokens=replay_tokens, longest=strategy.max_tokens, trained_before=trained_before)
+            left_out = beyond_budget(taken, budget)
+            taken = [(one, role) for one, role in taken if one.id not in left_out]
+        trained_before = sum(role != "holdout" for _, role in taken)
         learned |= {id_hash(one.id) for one, role in taken if role == "train"}
         splits |= {content_hash_of(one): role == "holdout" for one, role in taken}
         examples = [as_example(one, role) for wanted in ROLES for one, role in taken if role == wanted]

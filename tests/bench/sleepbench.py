@@ -1,18 +1,21 @@
 """What a strategy learns, night after night: real buffers played back in time order, and a hundred facts to recall.
 
-    python tests/bench/sleepbench.py replay BUFFER.json --strategy consolidate --seed 1 --out FILE
+    python tests/bench/sleepbench.py replay BUFFER.json… --strategy consolidate --seed 1 --out FILE
     python tests/bench/sleepbench.py recall --strategy consolidate --seed 1 --out FILE
     python tests/bench/sleepbench.py --table FILE…
 
-``replay`` plays a buffer (a JSON array) as the daemon would meet it: sessions of 16 eligible experiences (salience of
-at least 0.6), after each a night that trains what is new and replays what is known (``policy.selecting.selection``),
+``replay`` plays a buffer (a JSON array; several are joined in time order) as the daemon would meet it: sessions of 16
+eligible experiences (salience of at least 0.6), after each a night that trains what is new and replays what is known (``policy.selecting.selection``),
 while about a fifth is held out (``policy.selecting.holdout``). After each night is measured, on the adapter as it would
 be kept:
 
 - gain: reply loss on the *next* session, of which no copy was seen, base minus adapter, nats per supervised token;
 - drift: KL from the base on the base's own answers to the ``probe`` prompts, which neither regularise nor watch;
 - loops: greedy replies to the next session's prompts that ``sleepd.policy.judging.repetition`` finds to run in a loop;
-- seconds (wall and processor), tokens and steps of the training alone, looks included.
+- seconds (wall and processor), tokens and steps of the training alone, looks included. With ``--count`` steps and
+  tokens are counted, and nothing is trained.
+
+``--replay-tokens`` is ``training.replay_tokens``.
 
 ``recall`` teaches an invented agent 20 facts a night (``--facts``) for five nights, each in six wordings, and asks all
 that was taught so far in a seventh (``facts.py``). With ``--changed`` the first night's facts are told otherwise in
@@ -45,6 +48,7 @@ import msgspec
 sys.path.append(str(Path(__file__).parents[2]))
 
 from sleepd.buffer.experience import Experience
+from sleepd.config.schema import TrainingConfig
 from sleepd.config.strategies import find_strategy
 from sleepd.policy.judging.promotion import Gates, judge
 from sleepd.protocol.evidence import CappedLosses, LossPair, TrainedLoss
@@ -55,7 +59,7 @@ from tests.bench.facts import Fact, as_experiences, facts, is_right, says_yes, t
 from tests.bench.figures import table
 from tests.bench.judgebench import draw, harmless
 from tests.bench.memory_in_prompt import in_context, retrieval
-from tests.bench.replay import Night, nights, read_buffer, sampled_by_salience, sessions_of
+from tests.bench.replay import Night, nights, read_buffers, sampled_by_salience, sessions_of
 
 Losses = Mapping[str, Any]
 """By the id of an experience, what was measured on it."""
@@ -91,7 +95,7 @@ def main() -> None:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("task", nargs="?", choices=("replay", "recall"), default="replay")
-    parser.add_argument("buffer", type=Path, nargs="?")
+    parser.add_argument("buffer", type=Path, nargs="*")
     parser.add_argument("--strategy", default="consolidate")
     parser.add_argument(
         "--set", type=_setting, action="append", default=[], metavar="NAME=VALUE", help="change the strategy"
@@ -103,6 +107,10 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--nights", type=int, default=5)
     parser.add_argument("--only", type=int, nargs="*", help="retraining alone: run just these nights")
+    parser.add_argument("--count", action="store_true", help="replay: count steps and tokens, train nothing")
+    parser.add_argument(
+        "--replay-tokens", type=int, default=TrainingConfig().replay_tokens, help="most replayed tokens of a cycle"
+    )
     parser.add_argument("--told", type=int, default=6, help="recall: in how many wordings a fact is told, 1 to 6")
     parser.add_argument("--facts", type=int, default=FACTS_A_NIGHT, help="recall: so many are told before each night")
     parser.add_argument("--told-by", choices=("agent", "aside", "user"), default="agent", help="recall: who states it")
@@ -134,8 +142,8 @@ def _setting(text: str) -> list[str]:
 
 def _replay(arguments: argparse.Namespace, strategy: Strategy) -> None:
     bench = _bench(arguments, strategy, SYSTEM_PROMPT)
-    sessions = sessions_of(read_buffer(arguments.buffer))
-    played = nights(sessions, strategy, arguments.seed, holds_out=not arguments.no_holdout)
+    sessions = sessions_of(read_buffers(arguments.buffer))
+    played = _nights(arguments, sessions, strategy)
     if arguments.sample_by_salience:
         played = (
             dataclasses.replace(night, examples=[sampled_by_salience(one) for one in night.examples])
@@ -145,6 +153,10 @@ def _replay(arguments: argparse.Namespace, strategy: Strategy) -> None:
         if night.number > arguments.nights or not night.tomorrow:
             return
         if arguments.only and night.number not in arguments.only:
+            continue
+        if arguments.count:
+            steps, tokens = bench.counted(night, strategy, arguments.seed + night.number)
+            _tell(arguments, night, {"replayed": len(night.replayed), "steps": steps, "tokens": tokens}, {})
             continue
         base, base_loops = bench.base_losses(night.tomorrow), bench.base_loops(night.tomorrow)
         cost = bench.sleep(night, strategy, arguments.seed + night.number, is_merged=arguments.lineage == "merge")
@@ -161,6 +173,13 @@ def _replay(arguments: argparse.Namespace, strategy: Strategy) -> None:
             cost,
             figures | {"drift": bench.drift(), "loops": loops, "replies": replies, "base_loops": base_loops},
         )
+
+
+def _nights(
+    arguments: argparse.Namespace, sessions: Sequence[Sequence[Experience]], strategy: Strategy
+) -> Iterable[Night]:
+    tokens, holds_out = arguments.replay_tokens, not arguments.no_holdout
+    return nights(sessions, strategy, arguments.seed, replay_tokens=tokens, holds_out=holds_out)
 
 
 def _next_session(bench: Any, night: Night, base: dict[str, Any]) -> dict[str, Any]:
@@ -181,7 +200,7 @@ def _recall(arguments: argparse.Namespace, strategy: Strategy) -> None:
     if arguments.in_context or arguments.retrieval:
         _remember(arguments, bench, taught, sessions)
         return
-    for night in nights(sessions, strategy, arguments.seed, holds_out=not arguments.no_holdout):
+    for night in _nights(arguments, sessions, strategy):
         if night.number > arguments.nights:
             return
         if arguments.only and night.number not in arguments.only:
@@ -291,7 +310,7 @@ def _tell(arguments: argparse.Namespace, night: Night, cost: Any, figures: dict[
         "label": arguments.label or " ".join([arguments.strategy, *("=".join(one) for one in arguments.set)]),
         "command": " ".join(sys.argv[1:]),
         "task": arguments.task,
-        "buffer": arguments.buffer.stem if arguments.buffer else "facts",
+        "buffer": "+".join(one.stem for one in arguments.buffer) or "facts",
         "seed": arguments.seed,
         "night": night.number,
         "trained": len(night.to_train),

@@ -28,6 +28,7 @@ from sleepd.log import get_logger
 from sleepd.policy.judging.recall import read_questions
 from sleepd.policy.selecting.context_cut import without_held_out
 from sleepd.policy.selecting.holdout import keyed_rank
+from sleepd.policy.selecting.replay_budget import ReplayBudget, beyond_budget, left_out_text, lost_ids
 from sleepd.policy.selecting.selection import (
     FREQUENT_FROM,
     HashSet,
@@ -38,7 +39,7 @@ from sleepd.policy.selecting.selection import (
     sampling_shares,
     select,
 )
-from sleepd.policy.selecting.superseded import Superseded, corrected, divided, superseded, superseded_text
+from sleepd.policy.selecting.superseded import corrected, divided, superseded, superseded_text
 from sleepd.policy.timing.triggers import Policy, Thresholds
 from sleepd.protocol.evidence import RecallQuestion
 from sleepd.protocol.job import Job, Role
@@ -93,6 +94,8 @@ class Taken(NamedTuple):
     known: Known
     gone: Mapping[int, Experience]
     """What the champion's lineage learned and the buffer has no more."""
+    budget: ReplayBudget | None = None
+    """None: all that is selected is replayed."""
 
 
 async def line_up(order: Order, config: Config, sources: Sources, *, day: date) -> Lineup:
@@ -115,7 +118,7 @@ async def line_up(order: Order, config: Config, sources: Sources, *, day: date) 
     job = msgspec.structs.replace(job, date=day.isoformat())
     known, view = sources.history.known(), intake.view
     gone = _gone(Path(job.parent), view, known, intake) if job.parent else {}
-    taken = Taken(view, known, gone)
+    taken = Taken(view, known, gone, _replay_budget(config, job, ledger))
     selection = await select_for(order, config, job, taken, intake)
     lineup = await fetch(selection, job, taken, intake.buffer, is_forced=order.force)
     lineup = await finished_lineup(lineup, config, known.secret)
@@ -131,7 +134,7 @@ async def finished_lineup(lineup: Lineup, config: Config, secret: bytes) -> Line
 
 async def select_for(order: Order, config: Config, job: Job, taken: Taken, intake: Intake) -> Selection:
     """What the cycle trains, replays and is measured on."""
-    view, known, gone = taken
+    view, known, gone, _ = taken
     if not job.parent:
         known = msgspec.structs.replace(known, learned=HashSet())
     min_salience = Policy.of(config, order.thresholds).min_salience
@@ -164,6 +167,19 @@ def _gone(champion: Path, view: View, known: Known, intake: Intake) -> dict[int,
     # They were screened when they were trained, and the screening keeps no more than the buffer holds.
     excluded = {key for key, cause in causes if cause.why != "unscreened"} | intake.rated_down.keys
     return {key: one for key, one in gone.items() if key not in excluded}
+
+
+def _replay_budget(config: Config, job: Job, ledger: Ledger) -> ReplayBudget | None:
+    """None: the strategy's ``replay_share`` limits what is replayed."""
+    if job.strategy.lineage == "continue":
+        return None
+    before = ledger.report(job.parent_cycle) if job.parent_cycle is not None else None
+    return ReplayBudget(
+        tokens=config.training.replay_tokens,
+        longest=job.strategy.max_tokens,
+        trained_before=before.trained + before.replayed if before else 0,
+        lost=lost_ids(before.evidence.repeated) if before else frozenset(),
+    )
 
 
 def _with_comparison(lineup: Lineup, before: Predecessor, ledger: Ledger, checkpoints: Checkpoints) -> Lineup:
@@ -245,7 +261,7 @@ async def fetch(selection: Selection, job: Job, taken: Taken, buffer: Experience
     """The text of the selected experiences; one that vanished or was changed meanwhile is left out: nobody screened
     its new text.
     """
-    view, known, gone = taken
+    view, known, gone, budget = taken
     role_of: dict[int, Role] = dict.fromkeys(selection.train, "train")
     role_of |= dict.fromkeys(selection.replay, "replay")
     role_of |= dict.fromkeys(selection.holdout, "holdout")
@@ -265,8 +281,11 @@ async def fetch(selection: Selection, job: Job, taken: Taken, buffer: Experience
     found = _without_held_out(found, {*held_out, *(answer_of(one) for one, role in found if role == "holdout")})
     old = superseded(found)
     if old:
-        found = _without(found, old)
+        found = _without(found, {each.older for each in old})
         job = msgspec.structs.replace(job, superseded=superseded_text(old))
+    if budget is not None:
+        found, text = _within_budget(found, budget, selection.unreplayed)
+        job = msgspec.structs.replace(job, unreplayed=text)
     if not any(role == ("holdout" if job.foreign else "train") for _, role in found):
         text = "the experiences for this cycle have just left the buffer, or newer ones contradict them"
         raise NothingToDo(text, hint="sleepctl buffer")
@@ -288,9 +307,19 @@ def _without_held_out(
     return [(one, role) for one, role in cut if one is not None]
 
 
-def _without(found: Sequence[tuple[Experience, Role]], old: Sequence[Superseded]) -> list[tuple[Experience, Role]]:
-    left_out = {each.older for each in old}
+def _without(found: Sequence[tuple[Experience, Role]], left_out: Collection[str]) -> list[tuple[Experience, Role]]:
     return [(one, role) for one, role in found if one.id not in left_out]
+
+
+def _within_budget(
+    found: Sequence[tuple[Experience, Role]], budget: ReplayBudget, unreplayed: int
+) -> tuple[list[tuple[Experience, Role]], str]:
+    """What the budget has room for, and in words how much it has none for, beside so many that were not selected."""
+    left_out = beyond_budget(found, budget)
+    kept = _without(found, left_out)
+    count = unreplayed + len(left_out)
+    replayed = sum(role == "replay" for _, role in kept)
+    return kept, left_out_text(count, replayed, budget.tokens) if count else ""
 
 
 def _ranks(found: Sequence[tuple[Experience, Role]], secret: bytes) -> dict[str, int]:

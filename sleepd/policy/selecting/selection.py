@@ -20,6 +20,7 @@ import msgspec
 from sleepd.buffer.columns import BufferColumns
 
 from . import holdout
+from .replay_budget import most_worthwhile
 
 _MOST_SORTED: Final = 2**14
 """At once: a sorted list takes forty bytes for each key."""
@@ -139,6 +140,8 @@ class Selection(msgspec.Struct, frozen=True, kw_only=True):
     train: list[int]
     replay: list[int]
     holdout: list[int]
+    unreplayed: int = 0
+    """Learned experiences beyond the most that one cycle takes, where it was to replay all."""
 
 
 FREQUENT_SHARE: Final = 0.2
@@ -179,11 +182,12 @@ class SelectionRule(msgspec.Struct, frozen=True, kw_only=True):
     max_holdout: int
     """Of more held-out groups those with the smallest rank are taken, the same ones every time."""
     replay_share: float
-    """Replayed experiences as a share of the trained ones; infinite: all, up to ``max_experiences``."""
+    """Replayed experiences as a share of the trained ones, another sample in each cycle; infinite: all, and of more
+    than ``max_experiences`` the most worthwhile (``replay_budget``)."""
     min_replayed: int
     """At least so many are replayed, as far as there are any."""
     seed: int
-    """For the sample of replayed ones."""
+    """For the sample of replayed ones, where not all are."""
 
 
 class _Divided(NamedTuple):
@@ -224,7 +228,10 @@ def select(
     train = sorted(sorted(divided.unlearned, key=lambda i: -saliences[i])[: rule.max_experiences])
     wanted = max(rule.min_replayed, rule.replay_share * len(train))
     share = round(min(len(divided.learned), rule.max_experiences, wanted))
-    replay = sorted(random.Random(rule.seed).sample(divided.learned, share))  # noqa: S311 (no secret)
+    if math.isinf(rule.replay_share):
+        replay = sorted(most_worthwhile(divided.learned, lambda i: (keys[i], saliences[i]), share))
+    else:
+        replay = sorted(random.Random(rule.seed).sample(divided.learned, share))  # noqa: S311 (no secret)
     # What was trained, or is a copy of it, is not measured on: the side of a conversation is another one where a log no
     # longer shows how it began.
     trained_groups = {groups[i] for i in chain(divided.learned, divided.unlearned)}
@@ -235,7 +242,8 @@ def select(
     }
     measured = _of_smallest_rank(first_of_group, known.secret, rule.max_holdout)
     trained, replayed, held_out = ([keys[i] for i in chosen] for chosen in (train, replay, measured))
-    return Selection(train=trained, replay=replayed, holdout=held_out)
+    unreplayed = len(divided.learned) - share if math.isinf(rule.replay_share) else 0
+    return Selection(train=trained, replay=replayed, holdout=held_out, unreplayed=unreplayed)
 
 
 def held_out_keys(columns: BufferColumns, known: Known, trained: Collection[int] = ()) -> array[int]:

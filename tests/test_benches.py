@@ -105,12 +105,20 @@ def test_replies_are_compared_with_generate(models: Path, tiny_model: Path) -> N
 
 
 def test_strategies_are_compared(buffer: Path, models: Path, tiny_model: Path, tmp_path: Path) -> None:
-    """A buffer is replayed into a file; sleepbench makes a table of it, and judgebench judges the gain alone."""
+    """A buffer is replayed into a file; sleepbench makes a table of it, and judgebench judges the gain alone. Steps and
+    tokens are counted without training: with a replay budget a late night trains less.
+    """
     out = tmp_path / "cycles.jsonl"
     given = ("--base", tiny_model, "--models", models, *QUICK)
     run("bench/sleepbench.py", "replay", buffer, "--nights", 1, "--out", out, *given)
     assert "| consolidate " in run("bench/sleepbench.py", "--table", out)
     assert "good" in run("bench/judgebench.py", "gains", out, "--trials", 2)
+    counting = ("bench/sleepbench.py", "replay", buffer, buffer, "--count", "--nights", 3, *given)
+    all_, some = (list(map(json.loads, run(*counting, "--replay-tokens", n).splitlines())) for n in (9999, 800))
+    assert [each["night"] for each in all_] == [1, 2, 3]
+    assert some[0]["tokens"] == all_[0]["tokens"]
+    assert some[2]["replayed"] < all_[2]["replayed"]
+    assert some[2]["tokens"] < all_[2]["tokens"]
 
 
 def test_facts_are_recalled(models: Path, tiny_model: Path) -> None:

@@ -93,11 +93,14 @@ class Bench:
         self._stops = stop_ids(self._model, self._chat)
         self._cache = answers_file(models, fingerprint, system_prompt, self._chat)
         self._is_adapted = False
-        self._probes = self._answered(reference_prompts("probe"), "probe")
-        self._references = self._evaluator().references(self._probes)
+        self._probes: list[Encoded] = []
+        self._references: dict[str, Reference] = {}
 
     def sleep(self, night: Night, strategy: Strategy, seed: int, *, is_merged: bool) -> Cost:
         """Train one night, on the adapter of the one before or from the base, as the strategy says."""
+        if not self._probes:  # before the first adapter
+            self._probes = self._answered(reference_prompts("probe"), "probe")
+            self._references = self._evaluator().references(self._probes)
         continues = self._is_adapted and (self._is_older or strategy.lineage == "continue")
         if is_merged and self._is_adapted:
             self._model, self._is_adapted = self._model.merge_and_unload(), False

@@ -5,9 +5,9 @@
     python tests/bench/sleepbench.py --table FILE…
 
 ``replay`` plays a buffer (a JSON array; several are joined in time order) as the daemon would meet it: sessions of 16
-eligible experiences (salience of at least 0.6), after each a night that trains what is new and replays what is known (``policy.selecting.selection``),
-while about a fifth is held out (``policy.selecting.holdout``). After each night is measured, on the adapter as it would
-be kept:
+eligible experiences (salience of at least 0.6), after each a night that trains what is new and replays what is known
+(``policy.selecting.selection``), while about a fifth is held out (``policy.selecting.holdout``). After each night is
+measured, on the adapter as it would be kept:
 
 - gain: reply loss on the *next* session, of which no copy was seen, base minus adapter, nats per supervised token;
 - drift: KL from the base on the base's own answers to the ``probe`` prompts, which neither regularise nor watch;

@@ -109,6 +109,18 @@ def test_half_of_the_budget_is_recent() -> None:
     assert stay & {f"e{number}" for number in range(10)}
 
 
+@pytest.mark.parametrize(("tokens", "facts", "long"), [(4000, 10, 20), (800, 10, 2), (480, 8, 1), (160, 4, 0)])
+def test_facts_have_half_of_the_budget(tokens: int, facts: int, long: int) -> None:
+    """Of facts of 40 tokens that are older than long replies of 160, as many stay as half of the budget has room for,
+    and of the others those that fit into what the long ones leave.
+    """
+    told = [experience(number, tokens=40) for number in range(10)]
+    later = [experience(number, tokens=160) for number in range(10, 30)]
+    left_out = beyond_budget([*told, *later], budget(tokens))
+    stay = [sum(one.id not in left_out for one, _ in part) for part in (told, later)]
+    assert stay == [facts, long]
+
+
 def test_lost_ones_come_first() -> None:
     """What the champion lost is replayed before newer ones, also where there is room for nothing else."""
     lost = frozenset({"e3", "e7", "not learned"})

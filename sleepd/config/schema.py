@@ -114,8 +114,9 @@ class TrainingConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
             ge=1_000,
             le=1_000_000_000,
             description="Most tokens of learned experiences that a cycle trains again, each counted once, at about "
-            "four characters a token. Of more, those that were lost, the newest and the most salient are trained, and "
-            "the rest may be forgotten. A cycle trains at least four fifths as many experiences as the one in use.",
+            "four characters a token. Of more, those that were lost, short replies, the newest and the most salient "
+            "are trained, and the rest may be forgotten. A cycle trains at least four fifths as many experiences as "
+            "the one in use.",
         ),
     ] = 7_000
     seed: Annotated[

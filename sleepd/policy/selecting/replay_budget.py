@@ -1,12 +1,15 @@
 """Which learned experiences a cycle replays, where all of them would cost too much. Pure.
 
 A lineage that is retrained from the base replays what it has learned, so the cost of a cycle would grow with the
-history. A budget ends that. It is filled in the order of ``by_worth``: first what the champion was found to have lost;
-then in turn the newest experience and the one of the smallest *draw*. A draw is an exponential variate whose rate is
-the salience, made of the hash of the id: those of the smallest draws are a sample without replacement, weighted by
-salience, of all ages (Efraimidis and Spirakis 2006). A draw belongs to its experience, so that the same experiences
-stay from cycle to cycle (bottom-k sampling, Cohen and Kaplan 2007). An adapter that is retrained forgets what it is not
-trained on, so another sample in each cycle would forget something else each time.
+history. A budget ends that. Half of it is first open to short replies alone: a fact is known by its own training, while
+what one long reply teaches others teach too.
+
+The budget is filled in the order of ``by_worth``: first what the champion was found to have lost; then in turn the
+newest experience and the one of the smallest *draw*. A draw is an exponential variate whose rate is the salience, made
+of the hash of the id: those of the smallest draws are a sample without replacement, weighted by salience, of all ages
+(Efraimidis and Spirakis 2006). A draw belongs to its experience, so that the same experiences stay from cycle to cycle
+(bottom-k sampling, Cohen and Kaplan 2007). An adapter that is retrained forgets what it is not trained on, so another
+sample in each cycle would forget something else each time.
 """
 
 from __future__ import annotations
@@ -23,6 +26,7 @@ from sleepd.buffer.experience import Experience, id_hash
 from sleepd.protocol.evidence import LossPair
 from sleepd.protocol.job import Role
 
+from .facts import states_a_fact
 from .holdout import rank
 
 CHARACTERS_A_TOKEN: Final = 4
@@ -92,15 +96,16 @@ def beyond_budget(found: Sequence[tuple[Experience, Role]], budget: ReplayBudget
     replayed = [one for one, role in found if role == "replay"]
     new = sum(role == "train" for _, role in found)
     least = math.floor(LEAST_OF_CHAMPION * budget.trained_before) - new
-    lost = {id_hash(id_) for id_ in budget.lost}
-    room, taken, left_out = budget.tokens, 0, set[str]()
-    for place in by_worth([(id_hash(one.id), one.salience) for one in replayed], lost):
-        cost = min(budget.longest, estimated_tokens(replayed[place]))
-        if cost > room and taken >= least:
-            left_out.add(replayed[place].id)
-            continue
-        room, taken = room - cost, taken + 1
-    return left_out
+    order = by_worth([(id_hash(one.id), one.salience) for one in replayed], {id_hash(id_) for id_ in budget.lost})
+    facts = [place for place in order if states_a_fact(replayed[place])]
+    kept, room = set[int](), budget.tokens
+    for places, spared, fewest in ((facts, budget.tokens // 2, 0), (order, 0, least)):
+        for place in places:
+            cost = min(budget.longest, estimated_tokens(replayed[place]))
+            if place not in kept and (cost <= room - spared or len(kept) < fewest):
+                kept.add(place)
+                room -= cost
+    return {one.id for place, one in enumerate(replayed) if place not in kept}
 
 
 def estimated_tokens(one: Experience) -> int:

@@ -168,7 +168,8 @@ class Bench:
         for epoch in range(len(ends)):
             order = epoch_order(strategy, encoded, seed, epoch)
             for at in range(0, len(order), size):
-                tokens += sum(row.tokens for row in batches.rows(order[at : at + size], steps))
+                rows = batches.rows(batches.members(order[at : at + size], steps))
+                tokens += sum(row.tokens for row in rows)
                 steps += 1
         return steps, tokens
 

@@ -7,6 +7,7 @@ that a hundred thousand fit in little.
 
 from __future__ import annotations
 
+import math
 import random
 from array import array
 from bisect import bisect_left

@@ -319,6 +319,29 @@ def test_later_rating_counts(tmp_path: Path, is_single: bool) -> None:
     assert salience_of(files.read(), "e1") == before
 
 
+def test_rating_of_no_reply_is_told(tmp_path: Path) -> None:
+    """Each line of feedback counts as unanswered until a reply is read that it names, by its id or by its number."""
+    files = Files(tmp_path, str(tmp_path))
+    messages = [{"role": role, "content": f"{role} {n}"} for n in range(2) for role in ("user", "assistant")]
+    files.write("a/log.jsonl", own(2))
+    files.write("b/talk.jsonl", [{"messages": messages, "conversation": "c1"}])
+    named: list[dict[str, Any]] = [{"id": each} for each in ("e1", "e2")]
+    named += [{"conversation": "c1", "turn": turn} for turn in (2, 3)]
+    named += [{"conversation": "c1"}, {"conversation": "c2"}, {"id": "gone"}]
+    files.write("feedback.jsonl", [{**one, "rating": 1} for one in named] + [{"id": "gone", "rating": 0}])
+    files.write("b/feedback.jsonl", [{"id": "e1", "rating": 1}, {"conversation": "c1", "rating": 1}])  # e1 is in a/
+    score = {"id": "s", "observation_id": "no-such", "name": "ok", "data_type": "NUMERIC", "value": 1}
+    files.write("my-scores.jsonl", [score])  # what scores name may be no reply at all, such as a whole trace
+    files.read()
+    places = ["feedback.jsonl line 6", "feedback.jsonl line 4", "feedback.jsonl line 2", "b/feedback.jsonl line 1"]
+    told = [str(tmp_path / each) for each in places]
+    assert files.buffer.ratings_without_reply() == told
+    with (tmp_path / "a/log.jsonl").open("a") as file:
+        file.write(lines(own(1, start=2)))
+    files.read()
+    assert files.buffer.ratings_without_reply() == [told[0], told[1], told[3]]
+
+
 @pytest.mark.parametrize(
     ("paths", "written", "saliences"),
     [

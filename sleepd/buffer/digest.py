@@ -11,7 +11,7 @@ from typing import Final
 import msgspec
 
 from .columns import BufferColumns
-from .experience import Experience
+from .experience import Experience, id_hash
 from .learnables import READ_BY_DEFAULT, Learnable, Learnables, ReadSettings
 from .parsing import form_of, numbered, records
 from .said_before import SaidBefore
@@ -40,6 +40,8 @@ class Digest:
         self.given, self.marked = known.given[:], known.marked[:]
         self.skipped: list[Skipped] = []
         self.skipped_total = 0
+        self.rated = set[int]()
+        """Hashes of the names by which ratings name what was found; see ``rating_names``."""
         self._index: dict[int, int] | None = None
 
     def add(self, position: str, found: Learnable | str) -> None:
@@ -50,6 +52,7 @@ class Digest:
         if isinstance(found, str):
             self.skip(position, found)
             return
+        self.rated.update(map(id_hash, found.rated_by))
         known = self._find(found.key)
         if known is None:
             if self._index is not None:

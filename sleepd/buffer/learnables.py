@@ -15,7 +15,7 @@ from .experience import DEFAULT_SALIENCE, Experience, conversation_of, group_of,
 from .formats.format import Format, NotRead, SessionReader
 from .formats.recognition import format_of
 from .formats.unread import unknown_record, unread_program
-from .rating.rating_names import rating_of
+from .rating.rating_names import names_rated
 from .said_before import SaidBefore
 
 OWN: Final = "own"
@@ -73,9 +73,10 @@ class Learnable:
             self.group, self.conversation = source.group, source.conversation_hash
             given = source.turn.salience
             self.salience = settings.default_salience if given is None else given
-        rating = rating_of(settings.ratings, self.id, source.rated_as) if settings.ratings else None
-        if rating is not None:
-            self.salience, is_given = rating, True
+        self.rated_by = names_rated(settings.ratings, self.id, source.rated_as) if settings.ratings else []
+        """Those of its names that ratings name."""
+        if self.rated_by:
+            self.salience, is_given = settings.ratings[self.rated_by[0]], True
         self.is_salience_given = is_given
         self.is_marked = False
         """Its record bears a mark."""

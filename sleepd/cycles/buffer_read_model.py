@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from collections.abc import Collection, Mapping
 from datetime import datetime
@@ -51,6 +52,10 @@ class BufferReadModel:
     def rated_down(self) -> Collection[int]:
         """The keys of learned replies that were rated down."""
         return self._parts.intake.rated_down.keys
+
+    async def ratings_without_reply(self) -> list[str]:
+        """As ``RatingFiles.without_reply``."""
+        return await asyncio.to_thread(self._parts.intake.buffer.ratings_without_reply)
 
     async def texts(self, keys: Collection[int], *, characters: int | None = None) -> list[Experience]:
         """The experiences with these keys that the file still has; as ``ExperienceBuffer.extract``.

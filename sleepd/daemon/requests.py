@@ -169,7 +169,8 @@ class Requests:
             case Search():
                 return await search(self._reader, request.words, limit=request.limit)
             case Buffer():
-                found = buffer_detail(self._reader, moments=request.moments)
+                unnamed = await self._reader.buffer.ratings_without_reply()
+                found = buffer_detail(self._reader, moments=request.moments, ratings_without_reply=unnamed)
                 return msgspec.structs.replace(found, sample=await sample(self._reader, request.sample))
             case Quarantine():
                 return await quarantine_list(self._reader, limit=max(0, request.limit))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -43,6 +43,7 @@ from .legacy_view import adopted_champion, older_cycles
 from .translation import decision_view
 
 OFFLINE_CYCLES = 50
+_SHOWN_RATINGS = 3
 OLDER_LEARNING_RATE = 1e-5
 """What older callers ask for."""
 
@@ -251,8 +252,8 @@ def _for_readers(reader: ReadModel, report: Report, assignments: Iterable[SplitA
     return msgspec.structs.replace(report, replies=replies)
 
 
-def buffer_detail(reader: ReadModel, *, moments: int = 0) -> BufferDetail:
-    """The buffer in figures, with at most so many earlier moments."""
+def buffer_detail(reader: ReadModel, *, moments: int = 0, ratings_without_reply: Sequence[str] = ()) -> BufferDetail:
+    """The buffer in figures, with at most so many earlier moments, and where ratings stand that name no reply."""
     view = reader.buffer.view
     histogram = [0] * 10
     for salience in view.saliences:
@@ -265,6 +266,8 @@ def buffer_detail(reader: ReadModel, *, moments: int = 0) -> BufferDetail:
         min_salience=reader.config.training.min_salience,
         left_out=view.left_out,
         rated_down=sum(salience < 0 for salience in view.saliences),
+        ratings_without_reply=len(ratings_without_reply),
+        ratings_without_reply_at=list(ratings_without_reply[:_SHOWN_RATINGS]),
         files=view.files,
         moments=[_moment(each) for each in (reader.spread_looks(moments) if moments else [])],
     )

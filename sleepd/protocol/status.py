@@ -83,6 +83,10 @@ class BufferDetail(msgspec.Struct, frozen=True, kw_only=True):
     left_out: int = 0
     """Older ones than the most that are used."""
     rated_down: int = 0
+    ratings_without_reply: int = 0
+    """Of ``feedback.jsonl``: they name no reply of the buffer. It is yet to come, has left it, or has another name."""
+    ratings_without_reply_at: list[str] = []
+    """Where the newest of them stand, three at most."""
     files: int = 1
     sample: list[QuarantineDetail] = []
     """The first ones with their texts, where they were asked for."""

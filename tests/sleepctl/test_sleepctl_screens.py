@@ -243,6 +243,23 @@ def test_unlisted_skipped_records_are_counted() -> None:
     assert "and 248 more" in text
 
 
+def test_ratings_of_no_reply_are_told() -> None:
+    """How many lines of feedback name no reply, and where the newest stand."""
+    where = ["/logs/feedback.jsonl line 9", "/logs/feedback.jsonl line 7"]
+    for number, said in ((0, ""), (2, "ratings name no reply read so far"), (1, "1  rating names no reply")):
+        detail = msgspec.structs.replace(
+            scenes.BUFFER_DETAIL, ratings_without_reply=number, ratings_without_reply_at=where[:number]
+        )
+        text = " ".join(text_of(buffer_page(detail, scenes.NOW)).split())
+        assert " ".join(said.split()) in text
+        assert [each in text for each in where] == [number > 0, number > 1]
+        assert ("the newest" in text) is False
+    detail = msgspec.structs.replace(detail, ratings_without_reply=40)
+    assert "another name), the newest: /logs/feedback.jsonl line 9" in " ".join(
+        text_of(buffer_page(detail, scenes.NOW)).split()
+    )
+
+
 @pytest.mark.parametrize(
     ("seconds", "said"),
     [

@@ -28,6 +28,12 @@ def rating_names(conversation: str, number: int = WHOLE) -> tuple[str, ...]:
     return tuple(rating_key(conversation, each) for each in dict.fromkeys((number, WHOLE)))
 
 
+def names_rated(ratings: Mapping[str, float], identifier: str, rated_as: Iterable[str]) -> list[str]:
+    """Those of a reply's names that ratings name, the most exact one first."""
+    return [name for name in (identifier, *rated_as) if name in ratings] if ratings else []
+
+
 def rating_of(ratings: Mapping[str, float], identifier: str, rated_as: Iterable[str]) -> float | None:
     """What the ratings say of a reply; None: nothing."""
-    return next((ratings[name] for name in (identifier, *rated_as) if name in ratings), None)
+    names = names_rated(ratings, identifier, rated_as)
+    return ratings[names[0]] if names else None

@@ -37,6 +37,8 @@ class Ratings(msgspec.Struct, frozen=True, kw_only=True):
 
     by_key: dict[str, float]
     """As ``ReadSettings.ratings``."""
+    places: dict[str, str]
+    """Of each key that a line of feedback names, and no score: where it stands."""
     skipped: list[Skipped]
     """The first lines that are not used, with their places; a hundred at most."""
 
@@ -46,9 +48,10 @@ class _Scores:
 
     def __init__(self) -> None:
         self._feedback: dict[str, float] = {}
+        self.places: dict[str, str] = {}
         self._scores: dict[str, dict[str, float]] = {}
 
-    def add(self, line: Any) -> None:
+    def add(self, position: str, line: Any) -> None:
         if isinstance(line, NoJson):
             raise NotRead(str(line))
         record = object_of(line, "line")
@@ -62,9 +65,12 @@ class _Scores:
         key, salience = _key(record), _salience(record)
         if salience is None:
             self._feedback.pop(key, None)
+            self.places.pop(key, None)
         else:
             self._check_room(key not in self._feedback)
             self._feedback[key] = salience
+            self.places.pop(key, None)
+            self.places[key] = position
 
     def _add_score(self, key: str, name: str, value: float) -> None:
         self._check_room(key not in self._scores)
@@ -87,12 +93,13 @@ def read_ratings(files: Iterable[tuple[str, BinaryIO]]) -> Ratings:
     scores, skipped = _Scores(), list[Skipped]()
     for name, file in files:
         for number, record in _records(file):
+            position = f"{name} line {number}"
             try:
-                scores.add(record)
+                scores.add(position, record)
             except NotRead as error:
                 if len(skipped) < MOST_SKIPPED:
-                    skipped.append(Skipped(position=f"{name} line {number}", reason=str(error)))
-    return Ratings(by_key=scores.by_key(), skipped=skipped)
+                    skipped.append(Skipped(position=position, reason=str(error)))
+    return Ratings(by_key=scores.by_key(), places=scores.places, skipped=skipped)
 
 
 def _records(file: BinaryIO) -> Iterator[tuple[int, Any]]:

@@ -108,6 +108,10 @@ class ExperienceBuffer:
         """Those that stand beside its files; the same object as long as nothing changed."""
         return self._ratings.all
 
+    def ratings_without_reply(self) -> list[str]:
+        """As ``RatingFiles.without_reply``."""
+        return self._ratings.without_reply([(path, source.view.rated) for path, source in self._files.items()])
+
     def files_with(self, wanted: IntArray) -> list[Part]:
         """Where these experiences stand, for whoever reads them in another process.
 

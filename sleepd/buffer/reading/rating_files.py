@@ -6,12 +6,13 @@ What stands in a directory counts for the files in it and below it. Of two ratin
 from __future__ import annotations
 
 import os
-from collections import ChainMap
-from collections.abc import Callable, Collection
+from collections import ChainMap, defaultdict
+from collections.abc import Callable, Collection, Iterable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import BinaryIO
 
+from sleepd.buffer.experience import id_hash
 from sleepd.buffer.rating.ratings import read_ratings
 from sleepd.files import open_regular
 
@@ -30,6 +31,8 @@ class RatingFiles:
         self._identities: dict[Path, dict[Path, tuple[int, ...]]] = {}
         """Of the files in each directory."""
         self._by_directory: dict[Path, dict[str, float]] = {}
+        self._places: dict[Path, dict[str, str]] = {}
+        """As ``Ratings.places``."""
         self._merged: dict[tuple[Path, ...], dict[str, float]] = {}
         self._of: dict[str, dict[str, float]] = {}
         """What was asked for since one of them changed."""
@@ -57,6 +60,22 @@ class RatingFiles:
         """Those of all directories."""
         return self._merge(tuple(sorted(self._by_directory)))
 
+    def without_reply(self, rated: Iterable[tuple[Path, Iterable[int]]]) -> list[str]:
+        """Where the feedback stands that names no reply of the files that it counts for, the newest of a directory
+        first. May take a moment.
+
+        Args:
+            rated: each file, and as ``Digest.rated`` of it.
+        """
+        found, known = list[str](), defaultdict[Path, set[int]](set)
+        for file, names in rated:
+            for above in file.parents if names else ():
+                known[above].update(names)
+        for directory, places in sorted(self._places.items()):
+            here = known[directory]
+            found += [str(directory / each) for key, each in reversed(places.items()) if id_hash(key) not in here]
+        return found
+
     def _merge(self, directories: tuple[Path, ...]) -> dict[str, float]:
         if directories not in self._merged:
             self._merged[directories] = dict(ChainMap(*(self._by_directory[each] for each in reversed(directories))))
@@ -74,6 +93,7 @@ class RatingFiles:
         if found.skipped:
             first, count = found.skipped[0], len(found.skipped)
             self._warn(directory, f"{count} lines of ratings are not used, the first: {first.position}: {first.reason}")
+        self._places[directory] = found.places
         return found.by_key
 
 

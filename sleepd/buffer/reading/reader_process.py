@@ -61,6 +61,8 @@ class Reading(msgspec.Struct, kw_only=True):
     """JSON lines: bytes of a torn last line."""
     said: IntArray = msgspec.field(default_factory=lambda: array("Q"))
     """JSON lines: what a log of requests has held so far; see ``SaidBefore``."""
+    rated: IntArray = msgspec.field(default_factory=lambda: array("Q"))
+    """See ``Digest.rated``."""
     texts: list[Experience] = []
     answers: IntArray = msgspec.field(default_factory=lambda: array("Q"))
     """Of the replies of which they were asked for."""
@@ -181,6 +183,7 @@ def _read_lines(head: bytes, file: Source, before: Reading, settings: ReadSettin
     # What is known already goes in first, so that an id is compared with all lines, whenever they were appended.
     digest = Digest("lines", before.columns)
     digest.skipped, digest.skipped_total = list(before.skipped), before.skipped_total
+    digest.rated.update(before.rated)
     if len(head) >= _INDEX_FROM_BYTES:
         digest.indexed()
     cutter, said = LineCutter(), SaidBefore(before.said)
@@ -258,6 +261,7 @@ def _reading(digest: Digest, left_out: int = 0) -> Reading:
         left_out=left_out,
         skipped=digest.skipped,
         skipped_total=digest.skipped_total,
+        rated=array("Q", sorted(digest.rated)),
     )
 
 

@@ -315,7 +315,7 @@ class SourceFile:
     def _view_of(self, reading: Reading) -> View:
         arrays = {name: getattr(reading.columns, name) for name in BufferColumns.__struct_fields__}
         view = View(form=reading.form, read_at=self._clock.now(), left_out=reading.left_out, **arrays)
-        view.skipped, view.skipped_total = list(reading.skipped), reading.skipped_total
+        view.skipped, view.skipped_total, view.rated = list(reading.skipped), reading.skipped_total, reading.rated
         return view
 
     # --- the file, and who parses it ---

@@ -24,13 +24,14 @@ own (:class:`TornLine`), after which the view counts it among the skipped record
 
 from __future__ import annotations
 
+from array import array
 from datetime import datetime
 from enum import StrEnum
 from typing import Final, NamedTuple
 
 import msgspec
 
-from sleepd.buffer.columns import BufferColumns
+from sleepd.buffer.columns import BufferColumns, IntArray
 from sleepd.buffer.digest import MOST_SKIPPED, Skipped
 from sleepd.buffer.parsing import TORN
 
@@ -46,6 +47,8 @@ class View(BufferColumns, kw_only=True):
     skipped: list[Skipped] = msgspec.field(default_factory=list)
     """The first hundred."""
     skipped_total: int = 0
+    rated: IntArray = msgspec.field(default_factory=lambda: array("Q"))
+    """See ``Digest.rated``."""
     read_at: datetime | None = None
     problem: str = ""
     """Why this is the last good view, and not the file as it is now; empty: it is current, or settling."""

@@ -89,9 +89,22 @@ def buffer_page(detail: BufferDetail, now: datetime) -> Page:
         page.append(line(f"{detail.rated_down:>7}  rated down by a person: not trained"))
     if detail.left_out:
         page.append(line(f"{detail.left_out:>7}  left out: older than the {status.total} newest"))
+    if detail.ratings_without_reply:
+        page += _without_reply(detail)
     if status.personal:
         page.append(line(f"{status.personal:>7}  with personal data: {HANDLINGS[status.personal_data]}"))
     return page + _histogram(detail) + _skipped(detail)
+
+
+def _without_reply(detail: BufferDetail) -> Page:
+    places = [shorten(each, _REASON_COLUMNS) for each in detail.ratings_without_reply_at]
+    more = ", the newest:" if detail.ratings_without_reply > len(places) else ":"
+    names = "rating names" if detail.ratings_without_reply == 1 else "ratings name"
+    text = (
+        f"{detail.ratings_without_reply:>7}  {names} no reply read so far (it is yet to come, has left the buffer, or "
+        f"has another name){more} {', '.join(places)}"
+    )
+    return [Row([Span(text, "yellow")], hang=9)]
 
 
 def _histogram(detail: BufferDetail) -> Page:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import cycle
 from typing import Any
 
 import pytest
@@ -304,6 +306,32 @@ def test_codex_repeated_rollout_is_read_once(first: int) -> None:
     found = figures([*codex()[:first], *records])
     assert list(dict.fromkeys(found)) == figures(records)
     assert len(figures(records)) == 4
+
+
+def without_header() -> list[dict[str, Any]]:
+    """A rollout whose header was cut off, with a time for each record."""
+    times = (f"2026-11-02T08:00:{second:02}.500Z" for second in range(60))
+    return [{**record, "timestamp": at} for record, at in zip(codex()[1:], times, strict=False)]
+
+
+@pytest.mark.parametrize("first", [4, 9, 14])
+def test_codex_repeated_rollout_without_header_is_read_once(first: int) -> None:
+    """A rollout without a header, whose beginning or the whole of which stands in the file already, goes back to the
+    time of its first record: each reply is given once, with the context that it had.
+    """
+    whole = without_header()
+    found = figures([*whole[:first], *whole, *whole])
+    assert list(dict.fromkeys(found)) == figures(whole)
+    assert len(figures(whole)) == 3
+
+
+@pytest.mark.parametrize("times", [(), ("then",), ["", *"abcdefghij"], [f"at {number}" for number in range(30)]])
+def test_codex_same_words_without_header_are_said_again(times: Sequence[str]) -> None:
+    """What is said again in the same words goes on where no time goes back: nothing tells a copy from it there."""
+    one = [{key: value for key, value in record.items() if key != "timestamp"} for record in codex()[4:]]
+    at = cycle(times)
+    more = [{**record, "timestamp": next(at)} if times else record for record in (*one, *one)]
+    assert len({shape.partition(" > ")[0] for shape in shapes(more)}) == 6
 
 
 def test_codex_resumed_rollout_goes_on() -> None:

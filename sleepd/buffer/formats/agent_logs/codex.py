@@ -5,8 +5,9 @@ Reasoning, text and calls that follow each other are one reply. It counts once i
 (``<environment_context>``, ``<user_instructions>``) are messages of the user, as the model saw them; its own
 instructions (``base_instructions``) are the system message.
 
-A rollout that stands in the file twice is read once (its replies have the same names), and one that was resumed goes on
-where it was. What the user took back (``thread_rolled_back``) is neither learned nor context.
+A rollout that stands in the file twice is read once: its replies have the same names, or, without a header, its times
+go back to the first record. One that was resumed goes on where it was. What the user took back
+(``thread_rolled_back``) is neither learned nor context.
 
 Salience: nothing is rated. Left out: ``event_msg``, which repeats; a summary (``compacted``) of messages that stand in
 the file themselves; reasoning that is encrypted, or summed up by another model; searches that the server did itself.
@@ -65,6 +66,8 @@ class _CodexConversation:
         """Those whose headers a fork copied behind its own."""
         self.first: Record | None = None
         """The first record behind the header."""
+        self.latest: Any = None
+        """The time of the last record."""
         self._stretches: list[list[Turn]] = [[]]
         """Cut where an item could not be read: no reply is learned as the answer to another message than its own."""
         self._open: ReplyParts | None = None
@@ -177,10 +180,17 @@ class _CodexRollout:
             self._take_header(payload)
             return
         header, self._repeated = self._repeated, None
-        if header is not None and record == self._here.first:
-            self._begin(header)
-        self._here.first = self._here.first or record
-        self._here.add(kind, payload, record.get("timestamp"))
+        at = record.get("timestamp")
+        if record == self._here.first and (header is not None or self._goes_back_to(at)):
+            self._begin(header or {})
+        self._here.first, self._here.latest = self._here.first or record, at
+        self._here.add(kind, payload, at)
+
+    def _goes_back_to(self, at: Any) -> bool:
+        """Whether a conversation without a name, whose first record comes again, is written again: its time went on and
+        goes back to the first one. Without times it may as well be what was said again.
+        """
+        return not self._here.name and bool(at) and at != self._here.latest
 
     def _take_header(self, header: Record) -> None:
         name = identifier_of(header.get("id"))

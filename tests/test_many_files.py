@@ -82,7 +82,7 @@ def files(tmp_path: Path) -> Files:
 @pytest.mark.parametrize(
     ("path", "found"),
     [
-        ("", ["a.jsonl", "deep/b.json", "deep/er/c.txt"]),
+        ("", ["OTHER.JSONL", "a.jsonl", "deep/b.json", "deep/er/c.txt"]),
         ("*.jsonl", ["a.jsonl"]),
         ("**/*.json", ["deep/b.json"]),
         ("deep/**", ["deep/b.json", "deep/er/c.txt", "deep/er/d.png"]),
@@ -95,7 +95,7 @@ def files(tmp_path: Path) -> Files:
 def test_paths_name_files(tmp_path: Path, path: str, found: list[str]) -> None:
     """A directory, a pattern and a file each stand for the files that the documentation says."""
     names = ["a.jsonl", "deep/b.json", "deep/er/c.txt", "deep/er/d.png", "feedback.jsonl", "deep/my-scores-1.jsonl"]
-    for name in [*names, "log", "log.1", "log.2", "log.11", "log.bak", "log.1.gz"]:
+    for name in [*names, "OTHER.JSONL", "log", "log.1", "log.2", "log.11", "log.bak", "log.1.gz"]:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
     assert [str(each.relative_to(tmp_path)) for each in find_files([str(tmp_path / path)])] == found

@@ -45,8 +45,8 @@ CONTEXT_CHARACTERS: Final = 64_000
 """More than the longest examples hold (2,048 to 8,192 tokens)."""
 CONTEXT_MESSAGES: Final = 200
 _OPAQUE: Final = (
-    "what it answers is not there as text (an image, a file, a shortened part): it is not learned, nor is what follows "
-    "it up to the next message of the user"
+    "it or what it answers is not there as text (an image, a file, a shortened part): it is not learned, nor is what "
+    "follows it up to the next message of the user"
 )
 _LONGEST_GIVEN: Final = 240
 """Characters of an id to which others are added."""
@@ -235,7 +235,7 @@ def supervised_replies(conversation: Conversation, before: SaidBefore | None = N
         if asked < 0:
             continue
         sides.add(turns[asked], turn)
-        if not turn.is_supervised or not turn.message.whole_text.strip():
+        if not turn.is_supervised or not (turn.is_opaque or turn.message.whole_text.strip()):
             continue
         if is_opaque:
             if not is_told:

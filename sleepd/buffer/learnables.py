@@ -15,6 +15,7 @@ from .experience import DEFAULT_SALIENCE, Experience, conversation_of, group_of,
 from .formats.format import Format, NotRead, SessionReader
 from .formats.recognition import format_of
 from .formats.unread import unknown_record, unread_program
+from .orphaned_results import without_orphans
 from .rating.rating_names import names_rated
 from .said_before import SaidBefore
 
@@ -233,6 +234,8 @@ class Learnables:
             yield "its texts take more memory than there is"
 
     def _of_conversation(self, conversation: Conversation) -> Iterator[Learnable | str]:
+        conversation, orphans = without_orphans(conversation)
+        yield from orphans
         for reply in supervised_replies(conversation, self._said):
             if isinstance(reply, str):
                 yield reply

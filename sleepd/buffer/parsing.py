@@ -127,8 +127,15 @@ def numbered(lines: Iterable[bytes], first: int) -> Iterator[tuple[str, Any]]:
             record = decoded_line(line[nuls:])
         else:
             record = decoded_line(line)
-        if record is not None:
-            yield f"line {number}", record
+        yield from ((f"line {number}", one) for one in _on_a_line(record))
+
+
+def _on_a_line(record: Any) -> list[Any]:
+    """The records of a line. An array, such as that of a form before, is several; one of messages is a conversation."""
+    if not isinstance(record, list):
+        return [] if record is None else [record]
+    is_talk = bool(record) and all(isinstance(one, dict) and "role" in one for one in record)
+    return [{"messages": record}] if is_talk else record
 
 
 def nuls_before(count: int) -> str:

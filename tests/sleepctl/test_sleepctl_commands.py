@@ -538,6 +538,23 @@ def test_config_check_tries_the_buffer(sleepctl: Sleepctl, environment: Path) ->
     assert re.search("a.jsonl: 1 experience.*1 skipped.*line 3.*b.json: 0 experiences", tried)
 
 
+def test_config_check_tells_ratings_once(sleepctl: Sleepctl, environment: Path) -> None:
+    """A wrong line of ratings has a line of its own, however many files it counts for; so has what a rotation left."""
+    path, directory = environment / "c.toml", environment / "logs"
+    directory.mkdir()
+    for number in range(3):
+        (directory / f"{number}.jsonl").write_text(f'{{"prompt": "Who?", "response": "Martha {number}."}}\n')
+    (directory / "feedback.jsonl").write_text('{"id": "a", "rating": 5}\n')
+    path.write_text(f'[buffer]\npath = "{directory}"\n')
+    tried = " ".join(sleepctl("config", "check", str(path)).out.split())
+    assert tried.count("1 lines of ratings are not used, the first: feedback.jsonl line 1") == 1
+    assert (tried.count(": 1 experience"), "skipped" in tried) == (3, False)
+    (directory / "0.jsonl.1").write_text('{"prompt": "Who?", "response": "Nobody."}\n')
+    path.write_text(f'[buffer]\npath = "{directory / "0.jsonl"}"\n')
+    tried = " ".join(sleepctl("config", "check", str(path)).out.split())
+    assert (tried.count(": 1 experience"), "0.jsonl.1: 1 experience" in tried) == (2, True)
+
+
 def test_config_check_reads_every_layer(sleepctl: Sleepctl, environment: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every file that counts is named as correct, or the one that is not, or the variable."""
     path, drop_in = environment / "c.toml", environment / "conf.d" / "10-agent.toml"

@@ -10,6 +10,7 @@ records of one file.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
@@ -37,11 +38,16 @@ ROLES: Final[dict[str, MessageRole]] = {
     "toolResult": "tool",
 }
 _RATINGS: Final = {
-    **dict.fromkeys(("thumbsup", "thumbs_up", "up", "like", "liked", "positive", "good", "correct", "pass", "👍"), 1),
+    **dict.fromkeys(
+        ("thumbsup", "thumbs_up", "up", "like", "liked", "positive", "good", "correct", "pass", "👍", "1", "+1"), 1
+    ),
     **dict.fromkeys(("thumbsdown", "thumbs_down", "down", "dislike", "disliked", "negative", "bad", "incorrect"), -1),
-    **dict.fromkeys(("fail", "wrong", "👎"), -1),
+    **dict.fromkeys(("fail", "wrong", "👎", "_1"), -1),
 }
 """What people and programs write for a good and a bad reply, in lower case."""
+_TINTS: Final = dict.fromkeys([0xFE0F, *range(0x1F3FB, 0x1F400)])
+"""What makes a thumb one of a colour."""
+_NONE: Final = re.compile(r"\s*(?:-.*|[+]?0+(?:[.]0*)?)\s*")
 _TEXT_PARTS: Final = ("text", "input_text", "output_text")
 
 
@@ -166,8 +172,8 @@ def content_of(value: Any, name: str) -> Content:
     for part in value:
         if isinstance(part, str):
             texts.append(text_of(part, name))
-        elif isinstance(part, Mapping) and part.get("type", "text") in _TEXT_PARTS:
-            texts.append(text_of(part.get("text"), name))
+        elif isinstance(part, Mapping) and part.get("type", "text") in _TEXT_PARTS and "text" in part:
+            texts.append(text_of(part["text"], name))
         else:
             is_opaque = True
     return Content("\n".join(text for text in texts if text), is_opaque)
@@ -275,7 +281,7 @@ def _openai_tool(tool: Record) -> Record | None:
 def rated(value: Any) -> float | None:
     """The salience that a rating stands for: thumbs up 1, thumbs down ``REJECTED``, nothing None."""
     if isinstance(value, str):
-        value = _RATINGS.get(value.strip().lower().replace(" ", "").replace("-", "_"))
+        value = _RATINGS.get(value.translate(_TINTS).strip().lower().replace(" ", "").replace("-", "_"))
     if not isinstance(value, int | float) or value == 0 or value != value:
         return None
     return 1.0 if value > 0 else REJECTED
@@ -289,5 +295,5 @@ def scored(value: Any) -> float | None:
 
 
 def weighted(value: Any) -> bool:
-    """Whether a ``weight`` lets a message be learned: all but 0 do."""
-    return not (isinstance(value, int | float) and value == 0)
+    """Whether a ``weight`` lets a message be learned: all but 0 and less do, whether number or text."""
+    return not ((isinstance(value, int | float) and value <= 0) or (isinstance(value, str) and _NONE.fullmatch(value)))

@@ -21,8 +21,9 @@ def _is_serialised(record: Mapping[str, Any]) -> bool:
     return "lc" in record and record.get("type") in ("constructor", "not_implemented", "secret")
 
 
-_OWN_KEYS: Final = frozenset({"prompt", "response", "completion", "salience"})
-"""One of these is in a record of our own short form."""
+_OWN_KEYS: Final = frozenset({"prompt", "salience"})
+"""One of these, or a reply as text, is in a record of our own short form, whatever is wrong with it."""
+_OWN_REPLIES: Final = ("response", "completion")
 _SHOWN_KEYS: Final = 5
 _KEY: Final = re.compile(r"[A-Za-z_][\w.-]{0,39}")
 _PROGRAMS: Final[tuple[tuple[str, str, Callable[[Mapping[str, Any]], bool]], ...]] = (
@@ -81,7 +82,8 @@ def unread_program(record: Any) -> str:
 def unknown_record(record: Any) -> str:
     """What a record is that is of no format, nor of a known program, and what to do; empty: it is of one."""
     if isinstance(record, Mapping):
-        if unread_program(record) or not _OWN_KEYS.isdisjoint(record):
+        has_reply = any(isinstance(record.get(name), str) for name in _OWN_REPLIES)
+        if unread_program(record) or has_reply or not _OWN_KEYS.isdisjoint(record):
             return ""
         keys = [key for key in list(record)[:_SHOWN_KEYS] if _KEY.fullmatch(key)]
         what = f"with {', '.join(keys) or 'none of the keys that are known'}"

@@ -89,7 +89,7 @@ def _files_of(path: str) -> Iterator[Path]:
     elif os.path.isdir(path):
         for directory, directories, names in os.walk(path):
             directories.sort()
-            wanted = sorted(name for name in names if os.path.splitext(name)[1] in SUFFIXES and not is_rating(name))
+            wanted = sorted(name for name in names if is_source(name))
             yield from (_path(os.path.join(directory, name)) for name in wanted)
     else:
         yield from _rotated(Path(path))
@@ -119,6 +119,11 @@ def _rotated(path: Path) -> list[Path]:
 def first_place(path: str) -> str:
     """What must be accessible for a part of the buffer: the path, or the directory in which a pattern begins."""
     return str(roots(path)[0].directory) if is_pattern(path) else path
+
+
+def is_source(name: str) -> bool:
+    """Whether a file of that name in a directory is read."""
+    return os.path.splitext(name)[1].lower() in SUFFIXES and not is_rating(name)
 
 
 def is_rating(name: str) -> bool:

@@ -20,6 +20,10 @@ LARGEST_BYTES: Final = 64 * 2**20
 """Of one file: a larger one would take more memory than a command should use."""
 
 
+RATINGS: Final = "ratings"
+"""The position of what is wrong with ratings."""
+
+
 class Piece(NamedTuple):
     """What was found at one place."""
 
@@ -40,7 +44,7 @@ def read_directly(
         OSError: a file is there and cannot be opened.
     """
     warnings: list[Piece] = []
-    found, ratings = find_files(paths), RatingFiles(lambda path, text: warnings.append(Piece(path, "ratings", text)))
+    found, ratings = find_files(paths), RatingFiles(lambda path, text: warnings.append(Piece(path, RATINGS, text)))
     ratings.read(rated_directories(paths, found))
     yield from warnings
     for path in found:

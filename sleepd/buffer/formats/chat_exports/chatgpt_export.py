@@ -122,8 +122,8 @@ def _content(content: Record) -> Content:
     for part in list_of(content["parts"], "content.parts"):
         if isinstance(part, str):
             texts.append(text_of(part, "content.parts"))
-        elif isinstance(part, Mapping) and part.get("content_type", "text") in _TEXT_PARTS:
-            texts.append(text_of(part.get("text"), "content.parts"))
+        elif isinstance(part, Mapping) and part.get("content_type", "text") in _TEXT_PARTS and "text" in part:
+            texts.append(text_of(part["text"], "content.parts"))
         else:
             is_opaque = True
     return Content("\n".join(text for text in texts if text), is_opaque)

@@ -49,7 +49,7 @@ def request_turns(body: Record) -> list[Turn]:
     """
     if body.get("previous_response_id"):
         raise NotRead("previous_response_id: the log does not hold the messages before")
-    turns = _system_turns(body.get("system", body.get("instructions")))
+    turns = system_turns(body.get("system", body.get("instructions")))
     if "messages" in body:
         turns += turns_of_messages(body["messages"], "messages")
     elif isinstance(body.get("input"), str):
@@ -82,7 +82,7 @@ def turns_of_messages(value: Any, name: str) -> list[Turn]:
         NotRead: one is damaged.
     """
     listed = list_of(value, name)
-    return [turn for place, each in enumerate(listed) for turn in _message_turns(each, f"{name}[{place}]")]
+    return [turn for place, each in enumerate(listed) for turn in message_turns(each, f"{name}[{place}]")]
 
 
 def reply_turn(body: Any) -> Turn:
@@ -121,13 +121,13 @@ def _reply_turns(body: Record) -> list[Turn]:
         check_end(choice.get("finish_reason"))
         if isinstance(choice.get("text"), str) and "message" not in choice:
             return [_turn(Message(role="assistant", text=text_of(choice["text"], "choices[0].text")))]
-        return _message_turns(choice.get("message"), "choices[0].message")
+        return message_turns(choice.get("message"), "choices[0].message")
     if "output" in body:
         incomplete = body.get("incomplete_details")
         check_end(incomplete.get("reason") if isinstance(incomplete, Mapping) else None)
         return _item_turns(list_of(body["output"], "output"))
     check_end(body.get("stop_reason", body.get("done_reason")))
-    return _message_turns(body.get("message", body), "message")
+    return message_turns(body.get("message", body), "message")
 
 
 def check_end(reason: Any) -> None:
@@ -144,12 +144,22 @@ def _turn(message: Message, *, is_opaque: bool = False) -> Turn:
     return Turn(message=message, is_supervised=False, is_opaque=is_opaque)
 
 
-def _system_turns(value: Any) -> list[Turn]:
+def system_turns(value: Any) -> list[Turn]:
+    """The system message that stands beside the others in Anthropic's form; none where it says nothing.
+
+    Raises:
+        NotRead: it is neither text nor parts.
+    """
     text = content_of(value, "system").text
     return [_turn(Message(role="system", text=text))] if text else []
 
 
-def _message_turns(value: Any, name: str) -> list[Turn]:
+def message_turns(value: Any, name: str) -> list[Turn]:
+    """What one message holds, in OpenAI's or Anthropic's form: the latter's may be several turns.
+
+    Raises:
+        NotRead: it is damaged.
+    """
     record = object_of(value, name)
     content = record.get("content")
     if isinstance(content, list) and any(isinstance(one, Mapping) and one.get("type") in _BLOCKS for one in content):

@@ -41,17 +41,21 @@ def _tried(config: Config) -> list[dict[str, str]]:
     from sleepd.buffer.digest import Digest
     from sleepd.buffer.learnables import read_settings
     from sleepd.buffer.reading.buffer_paths import find_files
-    from sleepd.buffer.reading.direct_reading import read_directly
+    from sleepd.buffer.reading.direct_reading import RATINGS, read_directly
 
     files, settings = find_files(config.buffer.paths), read_settings(config.buffer)
     if not files:
         return [{"text": f"{config.buffer.path_text}: no file yet", "style": "yellow"}]
-    found = []
+    found: list[dict[str, str]] = []
     for file in files[:MOST_TRIED]:
         digest = Digest("").indexed()
         try:
             for piece in read_directly([str(file)], settings):
-                digest.add(piece.position, piece.found)
+                if piece.position == RATINGS:  # they count for each file of the directory, and are told once
+                    told = {"text": f"{piece.file}: {piece.found}", "style": "yellow"}
+                    found += [told] if told not in found else []
+                elif piece.file == file:  # not what a rotation left of it, which has a line of its own
+                    digest.add(piece.position, piece.found)
         except OSError as error:
             found.append({"text": f"{file}: {error.strerror or error}", "style": "yellow"})
             continue

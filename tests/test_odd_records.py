@@ -165,6 +165,13 @@ def test_array_on_a_line_is_read() -> None:
     assert [place for place, each in found if isinstance(each, str)] == ["line 5"]
 
 
+def test_secret_key_of_an_unknown_record_is_not_shown() -> None:
+    """Of the keys of a record that is not read those are named that are words; others may be anything."""
+    secret, person = "ghp_a8Kd02LmQzX91vTbR4yWc7NeUf35JhGpSoD6", "alice@example.org"
+    with pytest.raises(HalfWritten, match="a record with user_name, part_2: convert"):
+        understood([{secret: 1, "user_name": 2, person: 3, "part_2": 4, "447700900123": 5, "x" * 30: 6}])
+
+
 def test_exchange_of_an_unknown_server_is_named_once() -> None:
     """A log of requests in a form that is not read is named in one sentence, and not by what our own form lacks."""
     parts = [{"text": "How strong is the wind?"}]

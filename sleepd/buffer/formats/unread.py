@@ -25,7 +25,8 @@ _OWN_KEYS: Final = frozenset({"prompt", "salience"})
 """One of these, or a reply as text, is in a record of our own short form, whatever is wrong with it."""
 _OWN_REPLIES: Final = ("response", "completion")
 _SHOWN_KEYS: Final = 5
-_KEY: Final = re.compile(r"[A-Za-z_][\w.-]{0,39}")
+_KEY: Final = re.compile(r"[A-Za-z_.-]{1,24}[0-9]{0,2}")
+"""What is shown of an unknown record's keys: words, and no name, number or secret that a program uses as a key."""
 _PROGRAMS: Final[tuple[tuple[str, str, Callable[[Mapping[str, Any]], bool]], ...]] = (
     ("a Letta dump", f"ask the server for the agent's messages and {_CONVERT}", _has("message_type")),
     ("a Letta agent file", f"ask the server for the agent's messages and {_CONVERT}", _has("agents", "mcp_servers")),

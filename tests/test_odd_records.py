@@ -151,6 +151,13 @@ def test_result_of_no_call_is_named(listed: list[Any], told: list[str]) -> None:
     assert [message.role for message in last.messages].count("tool") == results - len(told)
 
 
+def test_call_with_free_text_is_read() -> None:
+    """A call of a tool that takes any text, and not an object of arguments."""
+    call = {"id": "call_1", "type": "custom", "custom": {"name": "run", "input": "ls -l"}}
+    called, _ = replies({"messages": [ASKED, {"role": "assistant", "tool_calls": [call]}, RESULT, ANSWER]})
+    assert [(one.name, one.arguments) for one in called.calls] == [("run", '{"input":"ls -l"}')]
+
+
 def test_array_on_a_line_is_read() -> None:
     """A file whose form changes from lines to an array loses nothing; messages on a line are a conversation."""
     own = [{"id": f"e{number}", "prompt": "p", "response": f"r{number}"} for number in range(3)]
@@ -179,5 +186,5 @@ def test_exchange_of_an_unknown_server_is_named_once() -> None:
         "request": {"contents": [{"role": "user", "parts": parts}]},
         "response": {"candidates": [{"content": {"role": "model", "parts": parts}}]},
     }
-    with pytest.raises(HalfWritten, match="no format that is read, a record with request, response"):
+    with pytest.raises(HalfWritten, match="with request, response: convert"):
         understood([record, record])

@@ -238,6 +238,10 @@ def openai_message(record: Any, name: str) -> tuple[Message, Content]:
         calls.append(call_of(older.get("name"), older.get("arguments")))
     for each in list_of(record.get("tool_calls"), f"{name}.tool_calls"):
         call = object_of(each, f"{name}.tool_calls")
+        custom = call.get("custom")
+        if isinstance(custom, Mapping):
+            calls.append(call_of(custom.get("name"), {"input": custom.get("input")}, call.get("id")))
+            continue
         function = object_of(call.get("function", call), f"{name}.tool_calls.function")
         calls.append(call_of(function.get("name"), function.get("arguments"), call.get("id")))
     thought = record.get("reasoning_content", record.get("reasoning"))

@@ -22,7 +22,7 @@ def _is_serialised(record: Mapping[str, Any]) -> bool:
 
 
 _OWN_KEYS: Final = frozenset({"prompt", "salience"})
-"""One of these, or a reply as text, is in a record of our own short form, whatever is wrong with it."""
+"""One of these, or a reply that is no body of a response, is in a record of our own short form, whatever is wrong."""
 _OWN_REPLIES: Final = ("response", "completion")
 _SHOWN_KEYS: Final = 5
 _KEY: Final = re.compile(r"[A-Za-z_.-]{1,24}[0-9]{0,2}")
@@ -83,7 +83,7 @@ def unread_program(record: Any) -> str:
 def unknown_record(record: Any) -> str:
     """What a record is that is of no format, nor of a known program, and what to do; empty: it is of one."""
     if isinstance(record, Mapping):
-        has_reply = any(isinstance(record.get(name), str) for name in _OWN_REPLIES)
+        has_reply = any(not isinstance(record.get(name, {}), Mapping | list) for name in _OWN_REPLIES)
         if unread_program(record) or has_reply or not _OWN_KEYS.isdisjoint(record):
             return ""
         keys = [key for key in list(record)[:_SHOWN_KEYS] if _KEY.fullmatch(key)]

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import msgspec
 import pytest
 
 from sleepd.policy import answer_distance
 from sleepd.policy.answer_distance import answers_apart, sums_of, total
-from sleepd.policy.identification import TOKENS_APART, identify
-from sleepd.protocol.deployment.adapter_fingerprint import Identity, PromptAnswer
-from tests.fingerprints import PROMPTS, answer_of, answers_of, base_model, changed, fingerprint_of, moved
+from sleepd.policy.identification import TOKENS_APART, as_near_as_before, identify
+from sleepd.protocol.deployment.adapter_fingerprint import AdapterFingerprint, Identity, PromptAnswer
+from tests.fingerprints import PROMPTS, Model, answer_of, answers_of, base_model, changed, fingerprint_of, moved
 from tests.kept import kept
 
 BASE = base_model()
@@ -219,3 +220,81 @@ def test_nothing_to_compare_with_is_said() -> None:
     """Without a fingerprint nothing is named, and the reason says why."""
     found = identify([], [])
     assert (found.kind, found.cycle, "no fingerprint" in found.reason) == ("neither", None, True)
+
+
+@pytest.mark.parametrize("old", [1, 2, 4])
+@pytest.mark.parametrize("noise", [0.0, 0.1])
+def test_few_answers_of_another_model_are_seen(old: int, noise: float) -> None:
+    """One answer of sixteen that the parent gives keeps a candidate from being named: one server of several is old."""
+    right, wrong = answers_of(CANDIDATE, noise=noise), answers_of(PARENT, noise=noise)
+    assert identify([OWN], [right]).kind == "candidate"
+    found = identify([OWN], [[*wrong[:old], *right[old:]]])
+    assert not found.is_named
+    assert old == 4 or "several servers" in found.reason
+
+
+@pytest.mark.parametrize("share", [0.8, 1.2])
+def test_adapter_of_another_strength_is_not_whole(share: float) -> None:
+    """On a fine base four fifths of an adapter, and six fifths, are not the whole one."""
+    strong = fingerprint_of(BASE, moved(BASE, 1, 1.0))
+    found = identify([strong], [answers_of(moved(BASE, 1, 1.0, share), noise=0.02)])
+    assert (found.kind, "part of one" in found.reason) == ("neither", True)
+
+
+def test_repeated_token_is_one() -> None:
+    """Twenty times the same token are not the log-probabilities of twenty."""
+    (one, *_), *_ = answers_of(CANDIDATE)[0].steps
+    nameless = type(one)(id=-1, text="a", logprob=-1.0)
+    numbered, named = (PromptAnswer(text="", steps=((each,) * 20,)) for each in (one, nameless))
+    assert (numbered.has_chances, named.has_chances) == (False, False)
+    assert answers_of(CANDIDATE, has_numbers=False)[0].has_chances
+
+
+@pytest.mark.parametrize(("answered", "kind"), [(7, "no_logprobs"), (8, "candidate")])
+def test_few_answers_prove_nothing(answered: int, kind: str) -> None:
+    """Where less than half of the answers have log-probabilities, those prove nothing."""
+    assert identify([OWN], [changed(answers_of(CANDIDATE), PROMPTS - answered, steps=())]).kind == kind
+
+
+def long_answers(model: Model, *, noise: float) -> list[PromptAnswer]:
+    """Three tokens each, with differences of their own."""
+    noisy = [answers_of(moved(model, 480 + step, noise)) for step in range(3)]
+    return [
+        PromptAnswer(text="", steps=tuple(noisy[step][number].steps[0] for step in range(3)), prompt_tokens=10 + number)
+        for number in range(PROMPTS)
+    ]
+
+
+def three_steps(fingerprint: AdapterFingerprint) -> AdapterFingerprint:
+    """Each model says its token three times."""
+    prompts = [
+        msgspec.structs.replace(
+            one,
+            base=msgspec.structs.replace(one.base, steps=one.base.steps * 3),
+            candidate=msgspec.structs.replace(one.candidate, steps=one.candidate.steps * 3),
+        )
+        for one in fingerprint.prompts
+    ]
+    return msgspec.structs.replace(fingerprint, prompts=tuple(prompts))
+
+
+def test_more_tokens_tell_near_models() -> None:
+    """Where the first token is too coarse, all recorded ones together tell; half way between two they tell nothing."""
+    near = moved(BASE, 5, 0.3)
+    known = three_steps(fingerprint_of(BASE, near))
+    found = identify([known], [long_answers(near, noise=0.3)])
+    assert found.distance > 0.6 * found.next_nearest
+    assert (found.kind, found.cycle) == ("candidate", 7)
+    half = identify([known], [long_answers(moved(BASE, 5, 0.3, 0.5), noise=0.3)])
+    assert not half.is_named
+
+
+def test_farther_than_before_is_not_named() -> None:
+    """An engine that was near what it ran, and is far now, runs something else beside it; unless nothing was proved."""
+    proved = identify([OWN], [answers_of(CANDIDATE, noise=0.35)])
+    assert as_near_as_before(proved, None) is proved
+    assert as_near_as_before(proved, proved.distance) is proved
+    found = as_near_as_before(proved, 0.01)
+    assert (found.kind, found.cycle, "sleepctl reload" in found.reason) == ("neither", None, True)
+    unnamed = Identity(kind="neither", distance=2.0)
+    assert as_near_as_before(unnamed, 0.01) is unnamed

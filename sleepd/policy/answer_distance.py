@@ -34,6 +34,14 @@ class Sums(NamedTuple):
     length_weight: float = 0.0
     parent_along: float = 0.0
     """Of that way, what the recorded parent's answers went."""
+    base_candidate: float = 0.0
+    """Over all recorded steps: by how much the answers are nearer to the base than to the candidate, squared."""
+    base_candidate_gap: float = 0.0
+    """And what that is where the base answers; the opposite where the candidate does."""
+    base_parent: float = 0.0
+    base_parent_gap: float = 0.0
+    candidate_parent: float = 0.0
+    candidate_parent_gap: float = 0.0
 
     @property
     def parent_dial(self) -> float | None:
@@ -66,7 +74,13 @@ def sums_of(reference: PromptReference, answer: PromptAnswer) -> Sums:
     """Of one prompt."""
     parent = _squares(reference.parent, answer) if reference.parent else (0.0, 0.0)
     return Sums(
-        *_squares(reference.base, answer), *_squares(reference.candidate, answer), *parent, *_dial(reference, answer)
+        *_squares(reference.base, answer),
+        *_squares(reference.candidate, answer),
+        *parent,
+        *_dial(reference, answer),
+        *_nearer(reference.base, reference.candidate, answer),
+        *_nearer(reference.base, reference.parent, answer),
+        *_nearer(reference.candidate, reference.parent, answer),
     )
 
 
@@ -101,6 +115,33 @@ def _differences(left: dict[object, float], right: dict[object, float]) -> Itera
     for name, b in right.items():
         if name not in left:
             yield math.exp(b) / 2, max(0.0, b - least_left)
+
+
+def _nearer(one: ModelAnswer, other: ModelAnswer | None, answer: PromptAnswer) -> tuple[float, float]:
+    """By how much an answer is nearer to the one model, and how far these are from each other.
+
+    Over the steps that stand behind the same tokens in all three: more tokens than the first, where it alone is too
+    coarse.
+    """
+    nearer = gap = 0.0
+    for left, right, given in zip(one.steps, other.steps if other else (), answer.steps, strict=False):
+        if not (left and right and given):
+            break
+        nearer += _step_square(right, given) - _step_square(left, given)
+        gap += _step_square(left, right)
+        if len({_first(step, left, right, given) for step in (left, right, given)}) > 1:
+            break
+    return nearer, gap
+
+
+def _step_square(one: Step, other: Step) -> float:
+    return math.fsum(weight * apart**2 for weight, apart in _differences(_by_name(one, other), _by_name(other, one)))
+
+
+def _first(step: Step, *all_steps: Step) -> object:
+    """Its likeliest token, by the name that all sides know."""
+    has_numbers = all(one.id >= 0 for each in all_steps for one in each)
+    return step[0].id if has_numbers else step[0].text
 
 
 def _dial(reference: PromptReference, answer: PromptAnswer) -> tuple[float, float, float, float]:

@@ -201,12 +201,13 @@ def states(adapters: Adapters) -> Iterator[tuple[dict[str, float], list[str]]]:
     for name in adapters:
         yield {name: 1.0}, _line(adapters, name)
     yield {}, list(adapters)
-    for pair in (("sprout-1", "replies-1"), ("replies-1", "replies-2")):
+    for pair in (("sprout-1", "replies-1"), ("sprout-1", "replies-2"), ("replies-1", "replies-2")):
         if set(pair) <= adapters.keys():
             yield dict.fromkeys(pair, 1.0), list(pair)
     for name in ("sprout-1", "replies-2"):
-        if name in adapters:
-            yield {name: 0.5}, [name]
+        for scale in (0.5, 0.8):
+            if name in adapters:
+                yield {name: scale}, [name]
 
 
 def _line(adapters: Adapters, name: str) -> list[str]:

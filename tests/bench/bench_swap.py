@@ -68,7 +68,7 @@ class Traffic:
 
     def __init__(self, url: str, prompts: list[PromptReference], agents: int) -> None:
         self.url = url
-        self._endpoint = Endpoint(url, "agent", limits=HttpLimits(seconds=120.0))
+        self._endpoint = Endpoint(url, "agent", limits=HttpLimits(seconds=600.0))
         self._prompts = prompts
         self.asked: list[Asked] = []
         self._is_over = threading.Event()
@@ -220,7 +220,7 @@ def worst_again(directory: Path, url: str) -> float:
     """How far the answers of the last proof and those to the same prompts are apart now, in nats: the worst of them."""
     (place,) = directory.rglob(RECORD_FILE)
     record = msgspec.json.decode(place.read_bytes(), type=ProofRecord)
-    endpoint = Endpoint(url, "agent", limits=HttpLimits(seconds=120.0))
+    endpoint = Endpoint(url, "agent", limits=HttpLimits(seconds=600.0))
     apart = []
     for prompt, was in zip(record.prompts, record.answers, strict=True):
         for is_cache_used in (True, False) if prompt.kind == "long" else (False,):

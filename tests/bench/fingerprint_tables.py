@@ -16,14 +16,20 @@ from tests.bench.identification_rates import (
     by_one,
     cases,
     distances,
+    nearest_before,
     other_generation,
     same_texts,
 )
 
+OFF = 1e9
+"""So large that the limit has no effect."""
 LIMITS = {
     "MOST_RATIO": (0.5, 0.6, 0.7, 0.8),
     "DIAL_ROOM": (0.15, 0.2, 0.25, 0.5),
+    "DIAL_NOISE": (0.25, 0.35, 0.45, OFF),
     "MOST_NOISE": (0.4, 0.45, 0.5, 0.7),
+    "DECISIVE": (3.0, 4.0, 5.0, OFF),
+    "SURE": (2.0, 2.5, 3.0, OFF),
     "LEAST_GAP": (0.0, 0.05, 0.2),
 }
 SAME = (0.01, 0.02, 0.04, 0.08)
@@ -41,6 +47,11 @@ def print_rates(adapters: Adapters, served: Sequence[Answered], draws: int) -> N
     _print_distances(adapters, every)
     _print_outcomes("one fingerprint alone", by_one(adapters, every))
     _print_outcomes("all fingerprints that were asked, the expected one first", by_all(adapters, every))
+    nearest = nearest_before(adapters, every)
+    _print_outcomes("the same, and the engine was proved before", by_all(adapters, every, nearest))
+    own = [case for case in every if case.served.alone is not None or case.asked in case.served.on]
+    _print_outcomes("as the first, what is on in part by its own fingerprints alone", by_all(adapters, own))
+    _print_outcomes("the same, and the engine was proved before", by_all(adapters, own, nearest))
     _table("what is compared", ("steps", "trained prompts", *_SUMMARY))
     kept = answer_distance.COMPARED_STEPS
     for steps, prompts in COMPARED:
@@ -78,15 +89,18 @@ def _print_outcomes(title: str, rows: Mapping[str, Counter[str]]) -> None:
         _row(name, row.total(), *(f"{row[column] / row.total():.2%}" for column in _COLUMNS))
 
 
-_SUMMARY = ("false this cycle", "false base", "false other cycle", "known and not named")
+_SUMMARY = ("false this cycle", "false base", "false other cycle", "of four fifths", "known and not named")
+_WEAKER = "four fifths of one"
 
 
 def _summary(rows: Mapping[str, Counter[str]]) -> list[str]:
-    """Of all draws the errors; of those in which the server runs what the fingerprint knows, the unnamed ones."""
-    whole = sum(rows.values(), Counter[str]())
+    """The errors, those of four fifths of an adapter by themselves; of what the fingerprint knows, what is unnamed."""
+    whole = sum((row for name, row in rows.items() if name != _WEAKER), Counter[str]())
+    weaker = rows.get(_WEAKER, Counter[str]())
     known = sum((row for name, row in rows.items() if name in ("its own adapter", "its parent", "the base")), Counter())
     named = sum(known[column] for column in _COLUMNS[:5])
     shares = [whole[column] / whole.total() for column in _SUMMARY[:3]]
+    shares.append(sum(weaker[column] for column in _SUMMARY[:3]) / max(1, weaker.total()))
     return [f"{share:.2%}" for share in (*shares, 1 - named / known.total())]
 
 

@@ -10,6 +10,7 @@ import hashlib
 import random
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import NamedTuple
 
 import msgspec
@@ -65,7 +66,7 @@ class Case(NamedTuple):
     served: Answered
     whole: Sums
     """Over all prompts, each once."""
-    drawn: list[Sums]
+    drawn: list[list[Sums]]
 
 
 Adapters = Mapping[str, AdapterFingerprint]
@@ -99,7 +100,7 @@ def cases(adapters: Adapters, served: Sequence[Answered], draws: int, prompts: i
                 continue
             sums = [sums_of(each, one.answers[key_of(each)]) for each in asked]
             dice = random.Random(f"{one.base} {one.text} {name}")
-            drawn = [total(dice.choices(sums, k=len(sums))) for _ in range(draws)]
+            drawn = [dice.choices(sums, k=len(sums)) for _ in range(draws)]
             yield Case(name, one, total(sums), drawn)
 
 
@@ -128,8 +129,16 @@ def by_one(adapters: Adapters, every: Iterable[Case]) -> dict[str, Counter[str]]
     return rows
 
 
-def by_all(adapters: Adapters, every: Iterable[Case]) -> dict[str, Counter[str]]:
-    """The same where all fingerprints that were asked decide together, that of the expected cycle first."""
+def by_all(
+    adapters: Adapters, every: Iterable[Case], nearest: Mapping[str, float] = MappingProxyType({})
+) -> dict[str, Counter[str]]:
+    """The same where all fingerprints that were asked decide together, that of the expected cycle first.
+
+    Args:
+        adapters: their fingerprints.
+        every: the cases.
+        nearest: of a base, the distance of the nearest proof before; a base that is missing was never proved.
+    """
     rows: dict[str, Counter[str]] = {}
     of_server: dict[tuple[str, str], list[tuple[Case, list[Identity]]]] = {}
     for case in every:
@@ -142,15 +151,26 @@ def by_all(adapters: Adapters, every: Iterable[Case]) -> dict[str, Counter[str]]
             fingerprints = [adapters[case.asked] for case, _ in order]
             row = rows.setdefault(relation(adapters, one[0]), Counter())
             for drawn in zip(*(found for _, found in order), strict=True):
-                row[outcome(adapters, one[0], identification.agreed(drawn, fingerprints))] += 1
+                said = identification.agreed(drawn, fingerprints)
+                said = identification.as_near_as_before(said, nearest.get(one[0].served.base))
+                row[outcome(adapters, one[0], said)] += 1
     return rows
+
+
+def nearest_before(adapters: Adapters, every: Iterable[Case]) -> dict[str, float]:
+    """By the server's base: the middle one of the distances at which a model that ran alone was named by itself."""
+    found: dict[str, list[float]] = {}
+    for case in every:
+        if case.served.alone in ("base", case.asked):
+            found.setdefault(case.served.base, []).append(distances(adapters, case)[case.served.alone])
+    return {base: sorted(apart)[len(apart) // 2] for base, apart in found.items()}
 
 
 def relation(adapters: Adapters, case: Case) -> str:
     """What the server runs, seen from the fingerprint that is asked first."""
     own, served = adapters[case.asked], case.served.alone
     if served is None:
-        return "part of one, or two at once"
+        return "four fifths of one" if 0.8 in case.served.on.values() else "half of one, or two at once"
     if served in ("base", case.asked):
         return "the base" if served == "base" else "its own adapter"
     other = adapters[served]

@@ -97,8 +97,12 @@ class PromptAnswer(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def has_chances(self) -> bool:
-        """Whether the first reply token has as many log-probabilities as a proof needs."""
-        return bool(self.steps) and len(self.steps[0]) >= LEAST_CHANCES
+        """Whether the first reply token has as many log-probabilities as a proof needs, each of another token."""
+        if not self.steps:
+            return False
+        first = self.steps[0]
+        has_numbers = all(one.id >= 0 for one in first)
+        return len({one.id if has_numbers else one.text for one in first}) >= LEAST_CHANCES
 
 
 class Identity(msgspec.Struct, frozen=True, kw_only=True):

@@ -7,13 +7,14 @@ Rule 3: nothing has to be remembered. What a crash left is found by asking the e
 
 Theory of operation. One background task, ``run``. It takes a turn when it is woken (a cycle ended, a champion was
 rolled back, the configuration was read again), at the start, and every ``serve.proof_minutes``. A turn asks a serve
-process (``serve_process``) to see to it that the engine runs what is wanted, and writes down what was proved.
+process (``serve_process``) to see to it that the engine runs what is wanted, and writes down what was proved. Between
+two turns such a process watches for a restart of the engine: what was proved counts no longer, and once another
+instance listens, a turn is taken.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any, Final
@@ -47,6 +48,8 @@ FIRST_PAUSE_SECONDS: Final = {"unreachable": 30.0, "not_served": 600.0, "put_bac
 LONGEST_PAUSE_SECONDS: Final = {"unreachable": 3600.0, "not_served": 86400.0, "put_back": 86400.0}
 SILENT: Final = 2
 """So often an engine may be away before that is a warning: it may be restarted just now."""
+REST_SECONDS: Final = 30.0
+"""Between two turns that restarts of the engine ask for: one that ends again and again is not asked each time."""
 ALARM: Final = "not_served"
 
 
@@ -90,6 +93,8 @@ class Deployer:
         self._was_asked = False
         self._is_silent = False
         self._is_freed = False
+        self._instance: str | None = None
+        self._has_restarted = False
 
     def wake(self, *, is_asked_for: bool = False) -> None:
         """Take a turn soon; ``is_asked_for``: an operator wants it, whatever pause there is."""
@@ -108,21 +113,44 @@ class Deployer:
         while True:
             self._wake.clear()
             seconds = await self.turn()
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(seconds):
-                    await self._wake.wait()
+            waits: list[asyncio.Future[Any]] = [asyncio.ensure_future(self._wake.wait())]
+            if seconds is not None:
+                waits.append(asyncio.ensure_future(self._restart()))
+            try:
+                await asyncio.wait(waits, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                for each in waits:
+                    each.cancel()
+                await asyncio.gather(*waits, return_exceptions=True)
+
+    async def _restart(self) -> None:
+        """Wait until another instance of the engine listens than the one that was asked last."""
+        begun = self._clock.monotonic()
+        while not self._has_restarted:
+            request = msgspec.structs.replace(self._request("watch", None, []), instance=self._instance)
+            outcome = await self._carry_out(request)
+            if outcome.result != "watched":
+                get_logger().warning("engine_not_watched", text=outcome.text, hint=outcome.hint)
+                await asyncio.Event().wait()  # the next turn comes with its time
+            if self._instance is not None and outcome.instance != self._instance:
+                self._is_silent = True
+                self._has_restarted = bool(outcome.instance)
+                self._listener("serving", {})
+            self._instance = outcome.instance
+        await asyncio.sleep(max(0.0, REST_SECONDS - (self._clock.monotonic() - begun)))
 
     async def turn(self) -> float | None:
         """Bring the engine to what is wanted, where something is to be done; returns after how long to come again."""
         async with self._busy:
             is_asked_for, self._is_asked_for = self._is_asked_for, False
+            has_restarted, self._has_restarted = self._has_restarted, False
             if not self._config.serve.kind:
                 self._note_alarm(ALARM, "")
                 return None
             if self._is_freed:
                 return None
             try:
-                return await self._turn(is_asked_for=is_asked_for)
+                return await self._turn(is_asked_for=is_asked_for, has_restarted=has_restarted)
             except SleepdError as error:
                 self._fail(error.message, error.hint)
                 return FIRST_PAUSE_SECONDS["unreachable"]
@@ -130,21 +158,23 @@ class Deployer:
                 self._phase = ""
                 self._listener("serving", {})
 
-    async def _turn(self, *, is_asked_for: bool) -> float | None:
+    async def _turn(self, *, is_asked_for: bool, has_restarted: bool) -> float | None:
         wanted = self._generations.wanted()
         last = self.table.last()
         others = self._generations.others(wanted, last.cycle if last else None)
         if wanted is None and not others:
             return None  # nothing was trained yet that an engine could be given, or be known by
         attempt = self._attempt(wanted)
-        left = 0.0 if is_asked_for or attempt is None else self._pause_left(attempt)
-        if left > 0 and self._was_asked:
+        is_back = has_restarted and attempt is not None and attempt.result == "unreachable"
+        left = 0.0 if is_asked_for or is_back or attempt is None else self._pause_left(attempt)
+        if left > 0 and self._was_asked and not has_restarted:
             return left
         request = self._request("ensure", wanted, others)
         if attempt is not None:
             request = msgspec.structs.replace(request, was_given=attempt.was_given, failures=attempt.failures)
-        outcome = await self._carry_out(msgspec.structs.replace(request, may_swap=left <= 0))
-        self._was_asked = True
+        request = msgspec.structs.replace(request, may_swap=left <= 0, is_asked_for=is_asked_for)
+        outcome = await self._carry_out(request)
+        self._was_asked, self._instance = True, outcome.instance
         self._note_served(outcome)
         if outcome.result != "proved" and left > 0:
             return left  # it was only asked what the engine runs
@@ -259,6 +289,7 @@ class Deployer:
             return
         async with self._busy:
             self._is_freed = True
+            self._wake.set()  # nobody watches an engine that is to stop
             wanted = self._generations.wanted()
             outcome = await self._carry_out(self._request("free", wanted, []))
             self._phase = ""
@@ -291,6 +322,8 @@ class Deployer:
         span, attempt = self.table.open_span(), self._attempt(wanted)
         if attempt is not None and not problem:
             problem, hint = attempt.text, attempt.hint
+        if self._is_silent and span is not None and not problem:
+            problem = "the engine was restarted or is away: what it runs is asked again once it listens"
         left = self._pause_left(attempt) if attempt else 0.0
         return ServedState(
             kind=serve.kind,

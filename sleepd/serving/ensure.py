@@ -101,6 +101,7 @@ class Round:
             distance=identity.distance,
             next_nearest=identity.next_nearest,
             identity=identity.kind,
+            instance=proof.instance,
         )
         if proof.is_wanted:
             return self._outcome(outcome)

@@ -2,13 +2,13 @@
 
 The answers of a proof are kept. A server that is asked again, also after a restart, agrees with its own earlier answers
 to rounding; another generation, or a stale cache, does not. So a few prompts are enough while nothing has changed.
-Where they differ, everything is asked.
+Where they differ, everything is asked. One further question was never sent before: no kept answer passes for it.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -16,6 +16,7 @@ import msgspec
 
 from sleepd.errors import DECODE_ERRORS, CheckpointInvalid
 from sleepd.files import make_directory, read_document, replace_file
+from sleepd.policy.identification import as_near_as_before
 from sleepd.protocol.checkpoint.checkpoint_files import FINGERPRINT_FILE
 from sleepd.protocol.deployment.adapter_fingerprint import (
     MAX_FILE_BYTES,
@@ -29,10 +30,17 @@ from sleepd.store.checkpoints import read_manifest
 
 from .endpoint import Endpoint
 from .uncached_identity import answers_from_cache, identity_of, is_same, most_apart
+from .unsent_prompt import UnsentAnswer, ask_unsent, is_still_said
 
 RECORD_FILE: Final = "last_proof.json"
 ASKED_AGAIN: Final = 4
 """Prompts that are asked again; one of them is the long one."""
+KEPT_UNSENT: Final = 8
+"""Generations of which the answer to a question that was never sent before is kept, the newest."""
+_REPEATED = (
+    "it repeats its answers to the same questions and answers a new one otherwise: something in front of it, or its"
+    " cache, keeps answers"
+)
 
 
 class EngineProof(msgspec.Struct, frozen=True, kw_only=True):
@@ -43,6 +51,8 @@ class EngineProof(msgspec.Struct, frozen=True, kw_only=True):
     """They prove what is wanted."""
     can_tell: bool = True
     """False: these answers cannot prove or refute it, whatever the engine runs."""
+    instance: str | None = None
+    """Which instance of the engine listened before the first question."""
 
     @property
     def is_known(self) -> bool:
@@ -57,6 +67,10 @@ class ProofRecord(msgspec.Struct, frozen=True, kw_only=True):
     identity: Identity
     prompts: list[PromptReference]
     answers: list[PromptAnswer]
+    nearest: float | None = None
+    """The smallest distance of a proof of this engine: its own difference from the recorded answers."""
+    unsent: dict[str, UnsentAnswer] = {}
+    """By the generation that was proved, as in ``key``."""
 
 
 class Prover:
@@ -66,10 +80,12 @@ class Prover:
         endpoint: the engine.
         key: what else must be the same for its earlier answers to count: address and model name.
         directory: where the last proof's answers are kept.
+        look: which instance of it listens now.
     """
 
-    def __init__(self, endpoint: Endpoint, key: str, directory: Path) -> None:
+    def __init__(self, endpoint: Endpoint, key: str, directory: Path, look: Callable[[], str]) -> None:
         self._endpoint = endpoint
+        self._look = look
         self._key = key
         self._record_file = directory / RECORD_FILE
 
@@ -88,6 +104,10 @@ class Prover:
             EngineFailed: it answers with errors.
             OSError: the disk did not take its answers.
         """
+        instance = self._look()
+        return msgspec.structs.replace(self._proof(wanted, others, is_swapped), instance=instance)
+
+    def _proof(self, wanted: Generation | None, others: Sequence[Generation], is_swapped: bool) -> EngineProof:
         if not is_swapped and (again := self._ask_again(wanted)) is not None:
             return again
         known = list(fingerprints_of(wanted, others))
@@ -95,7 +115,10 @@ class Prover:
             text = f"nothing was recorded to prove {named(wanted)} by: it was trained by an earlier version"
             return EngineProof(identity=Identity(kind="too_coarse", reason=text), is_wanted=False, can_tell=False)
         identity, first = identity_of(self._endpoint, known)
+        identity = as_near_as_before(identity, self._nearest())
         is_wanted = identity.is_named and identity.cycle == (wanted.cycle if wanted else None)
+        if is_wanted and not self._is_said_anew(wanted):
+            identity, is_wanted = Identity(kind="neither", reason=_REPEATED), False
         if is_wanted:
             self._keep(identity, wanted, known[0], first)
         is_recorded = wanted is None or known[0].cycle == wanted.cycle
@@ -114,7 +137,29 @@ class Prover:
         for prompt, was in zip(record.prompts, record.answers, strict=True):
             if not is_same(was, self._endpoint.ask(prompt), most):
                 return None
+        if not self._is_said_anew(wanted):
+            return None
         return EngineProof(identity=record.identity, is_wanted=True)
+
+    def forget_nearest(self) -> None:
+        """How far the engine was from what it ran tells nothing any more: its base model may be another one.
+
+        Raises:
+            OSError: the disk did not take it.
+        """
+        record = self._record()
+        if record is not None:
+            self._write(msgspec.structs.replace(record, nearest=None))
+
+    def _nearest(self) -> float | None:
+        record = self._record()
+        return record.nearest if record is not None and record.key.startswith(f"{self._key} ") else None
+
+    def _is_said_anew(self, wanted: Generation | None) -> bool:
+        """Whether a question that was never sent before is answered as when this generation was proved."""
+        record = self._record()
+        kept = record.unsent.get(self._key_of(wanted)) if record else None
+        return kept is None or is_still_said(self._endpoint, kept)
 
     def _keep(
         self,
@@ -126,12 +171,21 @@ class Prover:
         pairs = list(zip(fingerprint.prompts, answers, strict=True))
         long = [pair for pair in pairs if pair[0].kind == "long"][:1]
         chosen = [*[pair for pair in pairs if pair not in long][: ASKED_AGAIN - len(long)], *long]
+        was, key = self._record(), self._key_of(wanted)
+        unsent = dict(was.unsent) if was else {}
+        if key not in unsent and (answered := ask_unsent(self._endpoint, fingerprint, identity.cycle)) is not None:
+            unsent[key] = answered
         record = ProofRecord(
-            key=self._key_of(wanted),
+            key=key,
             identity=identity,
             prompts=[prompt for prompt, _ in chosen],
             answers=[answer for _, answer in chosen],
+            nearest=min((each for each in (identity.distance, self._nearest()) if each is not None), default=None),
+            unsent=dict(list(unsent.items())[-KEPT_UNSENT:]),
         )
+        self._write(record)
+
+    def _write(self, record: ProofRecord) -> None:
         make_directory(self._record_file.parent)
         replace_file(self._record_file, msgspec.json.encode(record))
 

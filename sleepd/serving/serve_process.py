@@ -1,15 +1,18 @@
 """The short-lived process that speaks to the engine: the daemon has no network, and what an engine sends is hostile.
 
-It serves one request and ends: ``python -m sleepd.serving.serve_process --fd N`` on a connected socket, or, started by
-sage-sleep-serve.socket, on the first connection that it accepts. With ``--config FILE`` it serves only the engine that
-this file names: whoever gets hold of the daemon's user cannot have it speak to anything else.
+It serves one request and ends (to watch the engine is one, too): ``python -m sleepd.serving.serve_process --fd N`` on
+a connected socket, or, started by sage-sleep-serve.socket, on the first connection that it accepts. With
+``--config FILE`` it serves only the engine that this file names: whoever gets hold of the daemon's user cannot have it
+speak to anything else.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import fcntl
 import os
+import select
 import socket
 import sys
 from collections.abc import Callable
@@ -33,6 +36,7 @@ from sleepd.protocol.deployment.serve_messages import (
 )
 
 from .endpoint import Endpoint
+from .engine_instance import ListeningEngine, watch
 from .engines.engine import Bench
 from .engines.kinds import engine_of
 from .ensure import Round
@@ -43,6 +47,8 @@ from .model_merging import write_merged
 from .proof import Prover
 
 CREDENTIAL: Final = "sage-sleepd-engine-key"
+WATCH_SECONDS: Final = 3600.0
+"""So long one request to watch lasts, at most."""
 _FIRST_PASSED: Final = 3
 """The first descriptor that systemd passes on (sd_listen_fds(3))."""
 
@@ -56,18 +62,37 @@ def main(arguments: list[str] | None = None) -> int:
     with _connection(options.fd) as connection:
         line = connection.makefile("rb").readline(MAX_LINE_BYTES)
         try:
-            outcome = serve(line, options.config, report=lambda step: connection.sendall(encode(step)))
+            outcome = serve(
+                line,
+                options.config,
+                report=lambda step: connection.sendall(encode(step)),
+                wait=lambda seconds: _has_hung_up(connection, seconds),
+            )
         except SleepdError as error:
             outcome = ServeOutcome(result="not_served", text=error.message, hint=error.hint)
         except OSError as error:
             text = f"the serve process failed: {error.strerror or error}"
             outcome = ServeOutcome(result="not_served", text=text, hint="make space (df -h), or check serve.directory")
-        connection.sendall(encode(outcome))
+        with contextlib.suppress(ConnectionError):  # nobody listens any more
+            connection.sendall(encode(outcome))
     return 0
 
 
-def serve(line: bytes, config: Path | None, *, report: Callable[[ServeStep], object]) -> ServeOutcome:
+def _has_hung_up(connection: socket.socket, seconds: float) -> bool:
+    """Wait so long; whether the daemon hung up meanwhile: it sends nothing after its request."""
+    return bool(select.select([connection], [], [], seconds)[0])
+
+
+def serve(
+    line: bytes, config: Path | None, *, report: Callable[[ServeStep], object], wait: Callable[[float], bool]
+) -> ServeOutcome:
     """Carry out one request.
+
+    Args:
+        line: the request.
+        config: the file that names the only engine to speak to; None: the request's.
+        report: called before each step; it raises where nobody listens any more.
+        wait: waits so many seconds at most; True: nobody listens any more.
 
     Raises:
         SleepdError: it cannot be begun.
@@ -75,6 +100,10 @@ def serve(line: bytes, config: Path | None, *, report: Callable[[ServeStep], obj
     """
     request = decode_request(line)
     settings = _settings(request, config)
+    if request.action == "watch":
+        look = ListeningEngine(settings.url).instance
+        instance = look() if request.instance is None else request.instance
+        return ServeOutcome(result="watched", instance=watch(instance, WATCH_SECONDS, look=look, wait=wait))
     directory = settings.directory_in(Path(request.state_directory))
     make_directory(directory)
     lock = open_lock(directory / "serving.lock")
@@ -116,7 +145,11 @@ def _round(
         merge=merge,
         pattern=known[0] if known else None,
     )
-    prover = Prover(Endpoint(settings.url, settings.model, key, limits), f"{settings.url} {settings.model}", directory)
+    endpoint = Endpoint(settings.url, settings.model, key, limits)
+    look = ListeningEngine(settings.url).instance
+    prover = Prover(endpoint, f"{settings.url} {settings.model}", directory, look)
+    if request.is_asked_for:
+        prover.forget_nearest()
     return Round(request, bench, engine_of(bench), prover, report)
 
 

@@ -142,6 +142,10 @@ class FakeEngine:
                 return 200, {"status": "ok"}
         return 404, {"error": f"no {path}"}
 
+    def said(self, cycle: int | None, number: int, _body: Any) -> ModelAnswer:
+        """Its answer to the prompt of that number."""
+        return answer(cycle, number, self.strength, self.noise)
+
     def chat(self, body: Any) -> tuple[int, Any]:
         try:
             cycle = self.runs(body["model"])
@@ -150,7 +154,7 @@ class FakeEngine:
         number = int(body["messages"][-1]["content"].partition("question ")[2] or 0)
         if self.kept_under is not None and number == PROMPTS - 1 and body.get("cache_prompt", True):
             cycle = self.kept_under
-        said = answer(cycle, number, self.strength, self.noise)
+        said = self.said(cycle, number, body)
         content = [
             {"token": step[0].text, "logprob": step[0].logprob, "top_logprobs": list(_top(step))} for step in said.steps
         ]

@@ -77,7 +77,7 @@ class ServingStage(Stage):
             self.on_step(step)
             listener(step)
 
-        return serve_process.serve(encode(request), None, report=report)
+        return serve_process.serve(encode(request), None, report=report, wait=lambda _seconds: True)
 
     def turns(self, number: int = 1, *, is_asked_for: bool = False) -> ServedState:
         """So many turns after a start of the daemon; what is shown afterwards."""

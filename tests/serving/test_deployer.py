@@ -60,7 +60,7 @@ def test_served_champion_is_left_alone(stage: ServingStage, router: FakeRouter) 
 
     assert state.is_proved
     assert stage.steps == ["asking"]
-    assert router.paths() == ["/v1/chat/completions"] * 5
+    assert router.paths() == ["/v1/chat/completions"] * 6
     assert len(told(stage, "served")) == 1
 
 

@@ -49,7 +49,7 @@ def engine() -> Answering:
 @pytest.fixture
 def prover(engine: Answering, tmp_path: Path) -> Prover:
     """Of that engine."""
-    return Prover(engine, "engine", tmp_path / "serving")
+    return Prover(engine, "engine", tmp_path / "serving", lambda: "socket 1")
 
 
 @pytest.fixture

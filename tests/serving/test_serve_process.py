@@ -95,7 +95,7 @@ def test_request_with_other_settings_is_refused(stage: ServingStage, tmp_path: P
     settings = msgspec.to_builtins(msgspec.structs.replace(stage.config.serve, url="http://127.0.0.1:1"))
     request = ServeRequest(wanted=None, settings=settings, state_directory=str(stage.state), base="b", python="p")
     with pytest.raises(ConfigError, match="is not that of") as refused:
-        serve(msgspec.json.encode(request), config, report=lambda _step: None)
+        serve(msgspec.json.encode(request), config, report=lambda _step: None, wait=lambda _seconds: True)
     assert refused.value.hint == "sleepctl reload"
 
 

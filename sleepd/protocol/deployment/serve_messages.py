@@ -26,11 +26,14 @@ class Generation(msgspec.Struct, frozen=True, kw_only=True):
     """Of the weights, as the manifest has it: two generations never share a name."""
 
 
-Action: TypeAlias = Literal["ensure", "free"]
+Action: TypeAlias = Literal["ensure", "free", "watch"]
 
 
 class ServeRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """See to it that the engine runs ``wanted``, and prove it; or ask the engine to free the GPU."""
+    """See to it that the engine runs ``wanted``, and prove it; or ask the engine to free the GPU; or watch it.
+
+    ``watch`` asks nothing: it ends when another instance of the engine listens, at the latest after an hour.
+    """
 
     action: Action = "ensure"
     wanted: Generation | None
@@ -47,6 +50,10 @@ class ServeRequest(msgspec.Struct, frozen=True, kw_only=True):
     """How often in a row it ended without a proof."""
     may_swap: bool = True
     """False: only ask what the engine runs."""
+    is_asked_for: bool = False
+    """The operator asks: the base model of the engine may be another one than at earlier proofs."""
+    instance: str | None = None
+    """To watch: the instance that was asked last; None: the one that is found first."""
     settings: dict[str, Any]
     """The daemon's section ``[serve]``."""
     state_directory: str
@@ -72,7 +79,7 @@ class ServeStep(msgspec.Struct, frozen=True, kw_only=True, tag="step"):
     """Whether its answers named that."""
 
 
-Result: TypeAlias = Literal["proved", "unproved", "put_back", "not_served", "unreachable", "freed"]
+Result: TypeAlias = Literal["proved", "unproved", "put_back", "not_served", "unreachable", "freed", "watched"]
 
 
 class ServeOutcome(msgspec.Struct, frozen=True, kw_only=True, tag="outcome"):
@@ -81,6 +88,7 @@ class ServeOutcome(msgspec.Struct, frozen=True, kw_only=True, tag="outcome"):
     ``proved``: the engine runs ``wanted``. ``unproved``: it was given ``wanted``, and its answers cannot tell (too few
     log-probabilities, too coarse, no fingerprint). ``put_back``: it runs ``fallback`` again, which was proved.
     ``not_served``: it runs something else. ``unreachable``: it did not answer. ``freed``: it holds no GPU now.
+    ``watched``: ``instance`` listens now.
     """
 
     result: Result
@@ -94,6 +102,8 @@ class ServeOutcome(msgspec.Struct, frozen=True, kw_only=True, tag="outcome"):
     """Between the engine's answers and the fingerprint of what it runs."""
     next_nearest: float | None = None
     """The same to the nearest other generation."""
+    instance: str | None = None
+    """A name for the running engine, another one after its restart: read before the first question; None: not read."""
     identity: str = ""
     """What the answers were found to be, in the words of ``policy.identification``."""
     text: str = ""

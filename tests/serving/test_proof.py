@@ -55,7 +55,12 @@ def prover(engine: Answering, tmp_path: Path) -> Prover:
 @pytest.fixture
 def wanted(tmp_path: Path) -> Generation:
     """The younger generation, which is nearly like its parent."""
-    fingerprint = fingerprint_of(BASE, NEAR, PARENT)
+    return generation(tmp_path, NEAR)
+
+
+def generation(tmp_path: Path, model: Model) -> Generation:
+    """Cycle 7 with its fingerprint."""
+    fingerprint = fingerprint_of(BASE, model, PARENT)
     directory = make(Checkpoints(tmp_path / "state"), 7)
     (directory / "fingerprint.json").write_bytes(msgspec.json.encode(fingerprint))
     record_files(directory, "fingerprint.json")
@@ -104,3 +109,28 @@ def test_single_moved_answer_is_no_stale_one(
     monkeypatch.setattr(engine, "ask", moves)
     identity, _ = identity_of(engine, known)
     assert (identity.is_named, len(computed)) == ((True, like) if like else (False, 3))
+
+
+def test_engine_that_is_farther_than_before_is_not_proved(engine: Answering, prover: Prover, tmp_path: Path) -> None:
+    """An engine that was near its adapter is not proved when it is far, until the operator says that it is another."""
+    engine.model = moved(PARENT, 2, 0.8)
+    far = generation(tmp_path, engine.model)
+    assert prover.prove(far, []).is_wanted
+    engine.noise = 0.35
+    found = prover.prove(far, [])
+    assert (found.identity.kind, found.is_wanted) == ("neither", False)
+    prover.forget_nearest()
+    assert prover.prove(far, []).is_wanted
+
+
+def test_operator_who_asks_has_the_difference_forgotten(
+    engine: Answering, prover: Prover, wanted: Generation, tmp_path: Path
+) -> None:
+    """Without a proof there is nothing to forget; the kept answers stay."""
+    prover.forget_nearest()
+    assert not list(tmp_path.rglob("last_proof.json"))
+    assert prover.prove(wanted, []).is_wanted
+    prover.forget_nearest()
+    engine.asked = 0
+    assert prover.prove(wanted, []).is_wanted
+    assert engine.asked == ASKED_AGAIN

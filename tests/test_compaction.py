@@ -105,7 +105,7 @@ def test_older_ledger_is_compacted_once(tmp_path: Path, whole: tuple[Path, dict[
         older.execute("DROP INDEX cycles_whole")
         older.execute("DROP INDEX placements_by_conversation")
         older.execute("ALTER TABLE placements DROP COLUMN conversation")
-        for column in ("trained", "replayed", "held_out"):
+        for column in ("trained", "replayed", "held_out", "rival"):
             older.execute(f"ALTER TABLE cycles DROP COLUMN {column}")
         for column in ("rules", "personal", "said_at"):
             older.execute(f"ALTER TABLE screenings DROP COLUMN {column}")

@@ -18,6 +18,7 @@ from sleepd.store.legacy_formats import SchedulerState
 from sleepd.store.sqlite import notes
 from sleepd.store.sqlite.ledger import Ledger
 from sleepd.store.sqlite.notes import (
+    AdoptedStrategy,
     AlarmSpan,
     Crashes,
     Demoted,
@@ -45,6 +46,11 @@ WRITTEN: list[tuple[Note[Any], str, Any]] = [
     (notes.IMPORTED_SEEN, "[1,18446744073709551615]", [1, 2**64 - 1]),
     (notes.BASE_CHANGED, '["embedded",3,"other weights"]', Misfit("embedded", 3, "other weights")),
     (notes.ADOPTED_UNFIT, '["embedded",null,"other shape"]', Misfit("embedded", None, "other shape")),
+    (
+        notes.ADOPTED_STRATEGY,
+        '{"configured":"consolidate","adopted":"careful","text":"better in 6 pairs","at":"2026-01-10T06:00:00Z"}',
+        AdoptedStrategy(configured="consolidate", adopted="careful", text="better in 6 pairs", at=AT),
+    ),
     (
         notes.DEMOTION,
         '{"champion":3,"reason":"worse","at":"2026-01-10T06:00:00Z","found_by":4,"is_done":true}',

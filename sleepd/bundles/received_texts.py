@@ -21,6 +21,7 @@ from sleepd.errors import DECODE_ERRORS, BundleInvalid
 from sleepd.files import read_document, replace_file
 from sleepd.protocol.chat_example import Message, as_openai
 from sleepd.protocol.checkpoint.checkpoint_files import RESERVOIR_FILE
+from sleepd.text.shell import quoted
 
 from .contents import MEMBERS
 from .foreign import ForeignBundle
@@ -48,7 +49,7 @@ def write_received(bundle: ForeignBundle, kept: Path, directory: Path) -> Path |
     try:
         experiences = _decoder.decode_lines(content)
     except DECODE_ERRORS as error:
-        hint = f"sleepctl bundle remove {bundle.id[:12]}"
+        hint = f"sleepctl bundle remove {quoted(bundle.id[:12])}"
         raise BundleInvalid(f"{kept / RESERVOIR_FILE}: not understood: {error}", hint=hint) from error
     lines = b"".join(msgspec.json.encode(record) + b"\n" for record in _records(bundle.signer, experiences))
     path = directory / f"from-{_in_a_name(bundle.signer)}-{bundle.id[:12]}.jsonl"

@@ -215,12 +215,8 @@ def detail(reader: ReadModel, cycle: int, *, is_for_operator: bool = False) -> C
         undo=reader.undo(cycle),
         served=reader.served_of(cycle),
         origin=origin_at(path) if path else None,
-        rival=_rival(reader, record, champion),
+        rival=_summary(reader, reader.record(record.rival), champion, reader.tags) if record.rival else None,
     )
-
-
-def _rival(reader: ReadModel, record: CycleRecord, champion: int | None) -> CycleSummary | None:
-    return None if record.rival is None else _summary(reader, reader.record(record.rival), champion, reader.tags)
 
 
 def _older_detail(reader: ReadModel, summary: CycleSummary) -> CycleDetail:

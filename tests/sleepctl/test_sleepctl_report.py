@@ -71,6 +71,7 @@ def test_report_has_its_sections_in_order() -> None:
         "Style",
         "Drift",
         "Your",
+        "What",
         "Not",
         "Chat",
         "What",

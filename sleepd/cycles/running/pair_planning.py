@@ -12,6 +12,7 @@ from sleepd.errors import UsageError
 from sleepd.log import get_logger
 from sleepd.policy.selecting.exploring import explored
 from sleepd.protocol.strategy import Strategy
+from sleepd.text.shell import quoted
 
 from .planning import Order, Sources, as_run, line_up
 from .staging import Lineup
@@ -33,7 +34,7 @@ async def line_up_order(order: Order, config: Config, sources: Sources, *, day: 
     )
     reason = why_not_comparable(first, second)
     if reason:
-        raise UsageError(reason, hint=f"sleepctl run --strategy {second.name} runs it by itself")
+        raise UsageError(reason, hint=f"sleepctl run --strategy {quoted(second.name)} runs it by itself")
     alone = msgspec.structs.replace(order, strategy=first.name, strategies=())
     lineup = await line_up(alone, config, sources, day=day)
     return paired(lineup, second, sources)

@@ -28,13 +28,13 @@ sudo -u sage-sleepd sleepctl bundle import FILE"""
 
 SYNC_EPILOG = """\
 Every sync.minutes: the champion goes up into sync.directory or sync.remote, if
-it was trained here and did not go up before, signed with bundle.key, and without
-texts unless sync.with_texts is on; what an allowed signer has sent comes down as
-a candidate (sleepctl bundle list). With sync.policy = "take" the daemon then
+it was trained here and did not go up before, signed with bundle.key, without
+texts unless sync.with_texts is on; what an allowed signer has sent comes down
+as a candidate (sleepctl bundle list). With sync.policy = "take" the daemon then
 judges the newest one of each sender; with "merge" the experiences that came go
 into sync.merge_directory, to be trained here. --dry-run lists what would leave,
-member by member, and what would be looked at; it changes nothing. It runs as the
-owner of the state directory.
+member by member, and what would be looked at; it changes nothing. It runs as
+the owner of the state directory.
 Syncthing, NFS or a like program carries the directory; rclone reaches the
 remote. What a cut line has brought of a bundle is kept: the rest is asked for
 in the next round. Ctrl-C ends it."""

@@ -160,9 +160,10 @@ class Bench:
             general = self._answered(chosen_prompts(strategy, seed, ends[-1]).regularise, REGULARISE)
         prompts = thinned(self._chat, night.to_train, encoded, strategy, lambda: None)
         limits = MemoryLimits(strategy.micro_batch_tokens, strategy.max_tokens, SilentChannel())
-        batches = Batches(
-            TrainingSet(encoded, lambda _longest: encoded, general, {}, prompts), limits, strategy, packed=True
-        )
+        unmeasured = Reference(torch.empty(0, 0, dtype=torch.long), torch.empty(0, 1))
+        references = dict.fromkeys((one.id for one in general), unmeasured)
+        given = TrainingSet(encoded, lambda _longest: encoded, general, references, prompts)
+        batches = Batches(given, limits, strategy, packed=True)
         batches.encode()
         size, steps, tokens = step_size(strategy, encoded), 0, 0
         for epoch in range(len(ends)):

@@ -157,7 +157,7 @@ def test_format_is_shown() -> None:
     """The command shows a format's sample, what was understood of it, and the tokens of one reply."""
     said = run("bench/show_formats.py", "alpaca")
     assert re.search(r"(?m)^earlier reply\n  Yes$", said)
-    assert "supervised: 4 tokens\n  Yes⟦<|im_end|>⟧" in said
+    assert "supervised: 5 tokens\n  Vent⟦<|im_end|>⟧" in said
 
 
 def test_agents_live_a_day(tmp_path: Path) -> None:

@@ -101,6 +101,8 @@ def urgency(item: pytest.Item) -> int:
 
 def is_unmeasured(item: pytest.Item) -> bool:
     """Whether it is of the tiers that run without a measurement of coverage, which slows a worker down by half."""
+    if item.get_closest_marker("measured"):
+        return False
     return any(item.get_closest_marker(tier) for tier in ("model", "system"))
 
 

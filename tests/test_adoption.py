@@ -487,6 +487,7 @@ def test_one_cycle_can_be_shown(stage: Stage) -> None:
 
 @pytest.mark.worker
 @pytest.mark.model
+@pytest.mark.measured
 def test_first_continuing_cycle_measures_it(tmp_path: Path, tiny_model: Path) -> None:
     """The real worker continues the older adapter; afterwards its own figures are known, and by which cycle."""
     config = changed(config_for(tmp_path), "model", base=str(tiny_model))

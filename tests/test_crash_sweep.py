@@ -27,14 +27,13 @@ needs_strace = pytest.mark.skipif(
 
 @pytest.fixture(scope="module")
 def writes() -> list[str]:
-    """The write-like calls of a daemon whose cycle is not disturbed, and which is not measured, as those below."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.delenv("COVERAGE_PROCESS_CONFIG", raising=False)
-        return crash_sweep.daemon_point(0, [], model=None)[1]
+    """The write-like calls of an undisturbed daemon. It is measured as those below are, for that writes, too."""
+    return crash_sweep.daemon_point(0, [], model=None)[1]
 
 
 @needs_strace
 @pytest.mark.model
+@pytest.mark.measured
 @pytest.mark.parametrize("share", [0.02, 0.2, 0.4, 0.55, 0.65, 0.75, 0.82, 0.9, 0.97])
 def test_killed_daemon_loses_no_write(writes: list[str], share: float) -> None:
     """After the next start the ledger is exact, every experience has one place, ``current`` is whole, staging clean."""

@@ -170,6 +170,7 @@ def test_daemon_killed_in_any_phase(tmp_path: Path, config: Config, phases: tupl
 
 
 @pytest.mark.model
+@pytest.mark.measured
 def test_cancel_stops_and_sigterm_suspends(tmp_path: Path, config: Config) -> None:
     """Cancelled, the cycle is gone at once; told to end, the daemon ends with exit status 0, leaves no process and only
     safetensors and JSON behind, and after the restart the report says where the cycle went on.

@@ -119,6 +119,7 @@ def test_infinite_losses_are_never_promoted(tmp_path: Path, config: Config, tiny
 
 @pytest.mark.worker
 @pytest.mark.model
+@pytest.mark.measured
 def test_cuda_failure_in_step_is_explained(tmp_path: Path, config: Config) -> None:
     """The error of the device is the reason, with a hint, and a cooldown follows."""
     config = changed(config, "worker", python=str(real_interpreter(tmp_path / "python", CUDA_FAILS_IN_MID_STEP)))
@@ -146,6 +147,7 @@ def test_cuda_failure_at_start_is_reported(tmp_path: Path, config: Config) -> No
 
 @pytest.mark.worker
 @pytest.mark.model
+@pytest.mark.measured
 def test_endless_configuration_is_refused(tmp_path: Path, config: Config, tiny_model: Path) -> None:
     """A configuration of a billion layers, more than the files have tensors, is refused before anything is built."""
     base = shutil.copytree(tiny_model, tmp_path / "base")

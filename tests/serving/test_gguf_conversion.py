@@ -71,6 +71,7 @@ def test_made_once_and_found_again(checkpoint: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.model
+@pytest.mark.measured
 def test_each_form_has_its_own_name(checkpoint: Path, tmp_path: Path) -> None:
     """Another number format is another file beside the first."""
     made = {prepare(checkpoint, tmp_path, quantization=each).name for each in ("f16", "f32")}
@@ -78,6 +79,7 @@ def test_each_form_has_its_own_name(checkpoint: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.model
+@pytest.mark.measured
 def test_damaged_file_is_made_anew(checkpoint: Path, tmp_path: Path) -> None:
     """A file whose bytes changed on the disk is not given to an engine."""
     made = prepare(checkpoint, tmp_path)
@@ -109,6 +111,7 @@ def full_disk() -> Iterator[None]:
 
 
 @pytest.mark.model
+@pytest.mark.measured
 def test_full_disk_is_reported(checkpoint: Path, tmp_path: Path, full_disk: None) -> None:
     """A disk that does not take the file leaves nothing, and the error names the file and the next step."""
     with pytest.raises(ConversionFailed, match="cannot be written") as failed:

@@ -569,6 +569,7 @@ def test_probe_reports_what_cycle_uses(tmp_path: Path) -> None:
 
 @pytest.mark.worker
 @pytest.mark.model
+@pytest.mark.measured
 def test_base_check_finds_faults_untrained(tmp_path: Path) -> None:
     """Missing weights, and weights that no memory holds, are told from tables of contents; a sound base is measured."""
     pytest.importorskip("torch")

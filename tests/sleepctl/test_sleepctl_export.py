@@ -108,6 +108,7 @@ def test_packed_base_is_named(export: Export, state: Path, tmp_path: Path) -> No
 
 @pytest.mark.worker
 @pytest.mark.model
+@pytest.mark.measured
 def test_failed_conversion_leaves_nothing(export: Export, tmp_path: Path) -> None:
     """The worker's refusal is shown, and neither a directory nor its beginning is left."""
     refused = export(7, "--to", tmp_path / "out", "--as", "gguf")

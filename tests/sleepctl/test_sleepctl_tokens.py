@@ -126,6 +126,7 @@ def test_tokens_are_refused_with_a_reason(daemon: FakeDaemon, sleepctl: Sleepctl
 
 @pytest.mark.processes
 @pytest.mark.model
+@pytest.mark.measured
 def test_tokens_of_a_daemons_experience(tmp_path: Path, base: Path) -> None:
     """The daemon gives the text of an experience of its buffer; where it has none of that id, sleepctl says so."""
     config = changed(config_for(tmp_path), "model", base=str(base))

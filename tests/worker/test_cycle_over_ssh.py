@@ -20,6 +20,7 @@ pytestmark = [pytest.mark.worker, pytest.mark.skipif(SSHD is None, reason="opens
 
 
 @pytest.mark.model
+@pytest.mark.measured
 def test_real_cycle_runs_on_the_host(tiny_model: Path, models: Path, tmp_path: Path) -> None:
     """Both machines name the base's fingerprint by themselves, the host trains, and the whole checkpoint is here."""
     real_interpreter(tmp_path / "real")

@@ -113,6 +113,7 @@ def test_counts_are_of_the_whole_step() -> None:
 
 
 @two
+@pytest.mark.measured
 def test_two_ranks_give_the_same_adapter(
     tiny_model: Path, models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -133,6 +134,7 @@ def test_two_ranks_give_the_same_adapter(
 
 
 @two
+@pytest.mark.measured
 def test_killed_rank_leaves_a_resume_point(
     job: Job, tiny_model: Path, models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -149,6 +151,7 @@ def test_killed_rank_leaves_a_resume_point(
 
 
 @two
+@pytest.mark.measured
 def test_hung_rank_is_named_and_killed(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
     """A rank that stops without ending is named with what it did, and killed; a resume point is left."""
 
@@ -163,6 +166,7 @@ def test_hung_rank_is_named_and_killed(job: Job, monkeypatch: pytest.MonkeyPatch
 
 
 @two
+@pytest.mark.measured
 def test_full_memory_of_a_rank_is_named(job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A rank without room has all ranks begin the step again with narrower rows, and the notice names it."""
     program = tmp_path / "rank.py"
@@ -184,6 +188,7 @@ def test_full_memory_of_a_rank_is_named(job: Job, tmp_path: Path, monkeypatch: p
 
 
 @two
+@pytest.mark.measured
 def test_failing_rank_ends_the_cycle_in_words(job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A rank that cannot load the base ends the cycle with its own reason."""
     program = tmp_path / "rank.py"
@@ -204,6 +209,7 @@ def test_failing_rank_ends_the_cycle_in_words(job: Job, tmp_path: Path, monkeypa
 
 
 @two
+@pytest.mark.measured
 def test_stopped_team_leaves_no_process(job: Job) -> None:
     """A request to stop ends all ranks within a step, with a resume point."""
 
@@ -219,6 +225,7 @@ def test_stopped_team_leaves_no_process(job: Job) -> None:
 
 
 @two
+@pytest.mark.measured
 def test_ranks_end_with_a_killed_worker(job: Job, tmp_path: Path) -> None:
     """Where rank 0 is killed the kernel kills the others, and nothing else had to."""
     staging = Path(job.staging)

@@ -78,6 +78,7 @@ def test_an_unreadable_job_is_a_failure(tmp_path: Path) -> None:
 
 
 @pytest.mark.model
+@pytest.mark.measured
 def test_asking_gives_one_reply_a_question(tiny_model: Path, models: Path, tmp_path: Path) -> None:
     """Stdout holds a JSON list and nothing else."""
     questions = tmp_path / "questions.json"
